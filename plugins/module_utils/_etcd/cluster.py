@@ -1,0 +1,158 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the members say of themselves, and the rules which decide whether one of them may be taken away."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Callable, Sequence
+
+from .client import Client, EtcdError, Member, Status, Unreachable
+
+#: A member that has applied this many entries less than the newest one is not caught up. etcd itself turns
+#: requests away beyond 5000 (server/etcdserver/v3_server.go, maxGapBetweenApplyAndCommitIndex, 3.6).
+MAX_LAG_ENTRIES = 1000
+
+
+@dataclass(frozen=True)
+class MemberView:
+    """A member and its own status; ``status`` is None where it did not answer, and ``failure`` says why."""
+
+    member: Member
+    status: Status | None
+    failure: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.member.name or 'unstarted'} ({self.member.member_id:x})"
+
+    @property
+    def endpoint(self) -> str:
+        return self.member.client_urls[0] if self.member.client_urls else ""
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    members: tuple[MemberView, ...]
+
+    @property
+    def voters(self) -> tuple[MemberView, ...]:
+        return tuple(view for view in self.members if not view.member.is_learner)
+
+    @property
+    def quorum(self) -> int:
+        return len(self.voters) // 2 + 1
+
+    @property
+    def leader(self) -> MemberView | None:
+        """The member that calls itself leader; None during an election."""
+        for view in self.members:
+            if view.status and view.status.is_leader:
+                return view
+        return None
+
+    @property
+    def revision(self) -> int:
+        return max((view.status.revision for view in self.members if view.status), default=0)
+
+    def by_id(self, member_id: int) -> MemberView | None:
+        return next((view for view in self.members if view.member.member_id == member_id), None)
+
+    def by_name(self, name: str) -> MemberView | None:
+        return next((view for view in self.members if view.member.name == name), None)
+
+
+def survey(client: Client, timeout: float = 5.0) -> ClusterView:
+    """Ask every member for its status at the same time.
+
+    Raises:
+        EtcdError: the member list cannot be had, so there is no quorum or no endpoint answers.
+    """
+    members = client.members()
+    with ThreadPoolExecutor(max_workers=max(1, len(members))) as pool:
+        return ClusterView(tuple(pool.map(lambda member: _view(client, member, timeout), members)))
+
+
+def problems(view: ClusterView, ignore_alarms: Sequence[str] = ()) -> list[str]:
+    """Everything that makes the cluster unfit for a change, one sentence each; empty when it is whole."""
+    found = []
+    leaders = {view_.status.leader_id for view_ in view.members if view_.status}
+    newest = max((view_.status.raft_index for view_ in view.members if view_.status), default=0)
+    for each in view.members:
+        if each.status is None:
+            found.append(f"member {each.label} does not answer: {each.failure}")
+            continue
+        if each.status.leader_id == 0:
+            found.append(f"member {each.label} has no leader")
+        for error in each.status.errors:
+            if not any(alarm in error for alarm in ignore_alarms):
+                found.append(f"member {each.label} reports: {error}")
+        lag = newest - each.status.raft_applied_index
+        if lag > MAX_LAG_ENTRIES:
+            found.append(f"member {each.label} is {lag} entries behind (at most {MAX_LAG_ENTRIES} are accepted)")
+        if each.status.is_learner:
+            found.append(f"member {each.label} is a learner: promote or remove it first")
+    if len(leaders - {0}) > 1:
+        found.append("the members do not agree on the leader: an election is under way")
+    return found
+
+
+def gate(view: ClusterView, member_id: int, allow_downtime: bool = False) -> list[str]:
+    """Why the member must not be stopped now; empty when it may.
+
+    Args:
+        member_id: the member that would be away for a while.
+        allow_downtime: consent to the downtime of a cluster of one.
+    """
+    found = problems(view)
+    away = view.by_id(member_id)
+    if away is None:
+        return [*found, f"member {member_id:x} is not in the member list"]
+    left = sum(1 for each in view.voters if each.status and each.member.member_id != member_id)
+    if len(view.voters) == 1:
+        if not allow_downtime:
+            found.append(f"member {away.label} is the only one: its restart stops the cluster, and that needs consent")
+    elif left < view.quorum:
+        found.append(
+            f"without member {away.label} only {left} of {len(view.voters)} voters are left, and {view.quorum} are needed"
+        )
+    return found
+
+
+def best_successor(view: ClusterView, member_id: int) -> MemberView | None:
+    """The voter to hand leadership to: not ``member_id``, and the furthest applied."""
+    able = [each for each in view.voters if each.status and each.member.member_id != member_id]
+    return max(able, key=lambda each: each.status.raft_applied_index if each.status else 0, default=None)
+
+
+def hand_over_leadership(client: Client, view: ClusterView, sleep: Callable[[float], None], attempts: int = 20) -> int:
+    """Move leadership from its present holder to the best successor; return the new leader's id.
+
+    Raises:
+        EtcdError: nobody can take it, or it did not arrive within ``attempts`` half seconds.
+    """
+    leader = view.leader
+    successor = best_successor(view, leader.member.member_id) if leader else None
+    if leader is None or successor is None:
+        raise EtcdError("leadership cannot be moved: no leader, or no other voter that answers")
+    client.move_leader(leader.endpoint, successor.member.member_id)
+    for _attempt in range(attempts):
+        try:
+            if client.status(successor.endpoint).is_leader:
+                return successor.member.member_id
+        except Unreachable:
+            pass
+        sleep(0.5)
+    raise EtcdError(f"leadership did not move from {leader.label} to {successor.label}")
+
+
+def _view(client: Client, member: Member, timeout: float) -> MemberView:
+    failure = "it has not started yet: no client URL is known"
+    for url in member.client_urls:
+        try:
+            return MemberView(member, client.status(url, timeout))
+        except EtcdError as exc:
+            failure = str(exc)
+    return MemberView(member, None, failure)
