@@ -1,0 +1,82 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The target's own binary judges a command line before it is put into a live manifest (law 2).
+
+``etcd FLAGS --version`` and ``kube-apiserver FLAGS --version`` parse all flags and feature gates, print the version and
+exit: 0 when they are acceptable, 2 (etcd) or 1 (kube-apiserver) otherwise. Nothing listens, no file is opened.
+Relations between flags are not checked that way; `_static_pod.checks` does that.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Sequence
+
+from .._errors import KubetuneError
+
+#: Seconds. The binaries answer within one; a cold disk may need longer.
+TIMEOUT = 30
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    Attributes:
+        accepted: the binary would start parsing-wise.
+        flag: the flag that it names as the culprit, without dashes; empty where it names none.
+        text: what it said, one line.
+        notices: deprecation notices.
+    """
+
+    accepted: bool
+    flag: str
+    text: str
+    notices: tuple[str, ...]
+
+
+def version(program: str) -> str:
+    """``3.6.16`` or ``1.36.3``; the path may be /proc/PID/exe, whatever the container runtime."""
+    done = _run([program, "--version"])
+    found = re.search(r"v?(\d+\.\d+\.\d+\S*)", done.stdout)
+    if done.returncode != 0 or not found:
+        raise KubetuneError(f"{program} --version says nothing usable (status {done.returncode}): {done.stdout[:200]!r}")
+    return found.group(1)
+
+
+def judge(program: str, flags: Sequence[str]) -> Verdict:
+    done = _run([program, *flags, "--version"])
+    said = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    notices = tuple(line for line in said if "deprecated" in line.lower())
+    if done.returncode == 0:
+        return Verdict(True, "", "", notices)
+    text = _reason(said)
+    return Verdict(False, _culprit(text, flags), text, notices)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The line that tells why; the rest is usage text."""
+    for mark in ("unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", "rror"):
+        for line in lines:
+            if mark in line:
+                return re.sub(r"^Error: ", "", line)
+    return lines[0] if lines else "it exits without a word"
+
+
+def _culprit(text: str, flags: Sequence[str]) -> str:
+    given = {flag.lstrip("-").partition("=")[0] for flag in flags}
+    for name in re.findall(r"-{1,2}([a-z0-9][a-z0-9-]*)", text):
+        if name in given:
+            return str(name)
+    return ""
+
+
+def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL, env={"LC_ALL": "C"}
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise KubetuneError(f"{argv[0]} cannot be asked for its verdict: {exc}") from exc

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The running processes of the control plane, read from /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process; ``pid`` and ``start_ticks`` together name it once and for all (until the next boot)."""
+
+    pid: int
+    start_ticks: int
+    argv: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.pid, self.start_ticks
+
+
+def find(program: str, own_flags: Mapping[str, str], proc: Path = Path("/proc")) -> list[Process]:
+    """Processes of a program whose command line carries these flags, so that a second etcd on the host is not taken.
+
+    Args:
+        program: base name of the program, such as ``etcd``.
+        own_flags: flag -> value which tell the wanted process from others; empty for any.
+    """
+    found = []
+    for process in processes(proc):
+        if process.argv[0].rpartition("/")[2] != program:
+            continue
+        if all(f"--{name}={value}" in process.argv for name, value in own_flags.items()):
+            found.append(process)
+    return found
+
+
+def processes(proc: Path = Path("/proc")) -> Iterator[Process]:
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            process = read(int(entry.name), proc)
+            if process:
+                yield process
+
+
+def read(pid: int, proc: Path = Path("/proc")) -> Process | None:
+    """None when it has ended, is a zombie or a kernel thread."""
+    try:
+        words = (proc / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        # The program's name may hold spaces and brackets: fields are counted after its closing bracket.
+        stat = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if not words[0] or stat[0] == "Z":
+        return None
+    return Process(pid, int(stat[19]), tuple(word.decode(errors="surrogateescape") for word in words))
+
+
+def alive(process: Process, proc: Path = Path("/proc")) -> bool:
+    """Whether this very process still runs (a reused pid does not count)."""
+    now = read(process.pid, proc)
+    return now is not None and now.start_ticks == process.start_ticks
+
+
+def peak_rss_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """The largest resident set so far (VmHWM), file pages included."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", (proc / str(pid) / "status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def boot_id(proc: Path = Path("/proc")) -> str:
+    return (proc / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def newest_log(component: str, lines: int = 20, root: Path = Path("/var/log/pods")) -> Sequence[str]:
+    """The last lines of the newest log of a kube-system static pod, without the container runtime's prefix."""
+    logs = sorted(root.glob(f"kube-system_{component}-*/{component}/*.log"), key=os.path.getmtime)
+    if not logs:
+        return []
+    with open(logs[-1], "rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 64 * 1024))
+        tail = stream.read().decode(errors="replace").splitlines()[-lines:]
+    return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:400] for line in tail]

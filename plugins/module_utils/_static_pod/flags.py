@@ -1,0 +1,136 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Values of command-line flags: their types, their canonical form, and what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class BadValue(ValueError):
+    """The text says what is allowed."""
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of a Go duration such as ``100ms`` or ``1h30m`` (time.ParseDuration), not negative here."""
+    if text == "0":
+        return 0.0
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise BadValue("a duration with its unit is needed, such as 100ms, 300s or 1h")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text):
+        raise BadValue("a whole number is needed")
+    return int(text)
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in ("true", "false", "t", "f", "1", "0"):
+        raise BadValue("true or false is needed")
+    return lowered in ("true", "t", "1")
+
+
+def _retention(text: str) -> float:
+    """etcd's auto-compaction-retention: hours as a bare number, or a duration."""
+    return int(text) * 3600.0 if text.isdigit() else duration_seconds(text)
+
+
+#: Type name -> parser to a comparable value; raises `BadValue`.
+TYPES: Mapping[str, Callable[[str], Any]] = {
+    "bool": _boolean,
+    "int": _whole_number,
+    "bytes": _whole_number,
+    "milliseconds": _whole_number,
+    "seconds": _whole_number,
+    "duration": duration_seconds,
+    "retention": _retention,
+    "number": float,
+    "string": str,
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a component.
+
+    Attributes:
+        name: without dashes.
+        type: a key of `TYPES`.
+        guide: the guide's value, or None where the guide has none.
+        minimum, maximum: inclusive bounds in the unit of the type.
+        choices: the allowed texts, where only some are.
+        defaults: (since version, default) pairs in rising order; the last one that is not newer applies.
+        larger_is_on_purpose: a live value above the profile's stays.
+        note: why the value has no effect, or what to know of it; said in the report.
+        no_effect: `note` explains that current versions ignore the value.
+    """
+
+    name: str
+    type: str
+    guide: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    defaults: tuple[tuple[tuple[int, ...], str], ...] = ()
+    larger_is_on_purpose: bool = False
+    note: str = ""
+    no_effect: bool = False
+
+    def parse(self, text: str) -> Any:
+        """The comparable value of ``text``; raises `BadValue` with what is allowed."""
+        try:
+            value = TYPES[self.type](text)
+        except BadValue:
+            raise
+        except ValueError as exc:
+            raise BadValue(f"a value of type {self.type} is needed") from exc
+        if self.choices and text not in self.choices:
+            raise BadValue("one of " + ", ".join(self.choices) + " is needed")
+        if self.minimum is not None and value < self.minimum:
+            raise BadValue(f"at least {self.minimum:g} is needed")
+        if self.maximum is not None and value > self.maximum:
+            raise BadValue(f"at most {self.maximum:g} is allowed")
+        return value
+
+    def default(self, version: tuple[int, ...]) -> str | None:
+        found = None
+        for since, value in self.defaults:
+            if since <= version:
+                found = value
+        return found
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two texts mean the same, such as 300s and 5m."""
+        if one == other:
+            return True
+        try:
+            return bool(TYPES[self.type](one) == TYPES[self.type](other))
+        except ValueError:
+            return False
+
+
+def text_of(value: Any) -> str:
+    """A value from YAML as a flag's text: true and false in lower case, lists joined by commas."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ",".join(text_of(item) for item in value)
+    return str(value)
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """(1, 36, 3) of ``v1.36.3`` or ``3.6.16-0``; raises `BadValue`."""
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if not found:
+        raise BadValue(f"{text!r} is not a version such as 3.6.16")
+    return tuple(int(part) for part in found.groups() if part is not None)

@@ -1,0 +1,276 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is wanted and what is there to what a static pod shall become: a three-way merge of single settings.
+
+For each setting an explicit variable wins; then a live value that is larger on purpose stays; then the profile.
+What was applied last is remembered with what was there before, so that a setting which is no longer wanted goes
+back, and an edit by hand shows as drift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Sequence
+
+from .. import _report
+from .catalogue import Component
+from .flags import BadValue, Flag, text_of
+from .manifest import RESOURCES, Manifest
+from .resources import quantity
+
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One setting that is wanted; ``values`` None means: nothing from us, whatever the profile says."""
+
+    values: list[str] | None
+    explicit: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the last run applied, and what was there before the first.
+
+    Attributes:
+        settings: setting -> {"applied": values, "original": values}.
+        rendered: the whole manifest is ours (standalone), not kubeadm's.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rendered: bool = False
+
+
+@dataclass
+class Change:
+    key: str
+    before: list[str] | None
+    after: list[str] | None
+    explicit: bool
+
+
+@dataclass
+class Plan:
+    """The manifest as it shall be, what is to be said about it, and what to remember."""
+
+    component: Component
+    manifest: Manifest
+    memory: Memory
+    changes: list[Change] = field(default_factory=list)
+    report: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def change_of(self, key: str) -> Change | None:
+        return next((change for change in self.changes if change.key == key), None)
+
+    def undo(self, key: str, verdict: str, reason: str) -> None:
+        """Take one change back, and say why."""
+        change = self.change_of(key)
+        if change is None:
+            return
+        write(self.manifest, key, change.before)
+        self.changes.remove(change)
+        self.settings.pop(key, None)
+        if key in self.memory.settings:
+            self.settings[key] = dict(self.memory.settings[key])
+        self.report = [line for line in self.report if line["item"] != item(self.component, key)]
+        self.say(key, verdict, change.after, change.before, reason)
+
+    def say(self, key: str, verdict: str, values: Any, previous: Any = None, reason: str = "") -> None:
+        self.report.append(
+            _report.entry(self.component.role, item(self.component, key), verdict, text(values), text(previous), reason)
+        )
+
+
+def item(component: Component, key: str) -> str:
+    return f"{component.name} {key}"
+
+
+def text(values: Any) -> str | None:
+    return ",".join(values) if isinstance(values, list) else values
+
+
+def read(manifest: Manifest, key: str) -> list[str] | None:
+    if key.startswith("--"):
+        return manifest.flags().get(key[2:])
+    value = manifest.resource(key)
+    return None if value is None else [value]
+
+
+def write(manifest: Manifest, key: str, values: list[str] | None) -> None:
+    if key.startswith("--"):
+        manifest.set_flag(key[2:], values)
+    else:
+        manifest.set_resource(key, values[0] if values else None)
+
+
+def wishes(
+    component: Component,
+    profile: str,
+    flags: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    refused: Mapping[str, str],
+) -> tuple[dict[str, Wish], list[str]]:
+    """What a role's variables ask for, and what is wrong with them.
+
+    Args:
+        profile: ``guide`` or ``upstream`` (nothing from the profile).
+        flags: the explicit flags; null takes a flag out of the profile, a list repeats it.
+        resources: ``requests`` and ``limits``, each a mapping over the profile, or ``none``.
+        refused: flags of the profile which the target's binary turned down: they are not asked for.
+    """
+    found: dict[str, Wish] = {}
+    wrong: list[str] = []
+    if profile == "guide":
+        for flag in component.flags:
+            if flag.guide is not None and flag.name not in refused:
+                found[f"--{flag.name}"] = Wish([flag.guide], explicit=False)
+        for key, value in component.guide_resources.items():
+            found[key] = Wish([value], explicit=False)
+    for name, value in flags.items():
+        known = component.flag(str(name))
+        values = None if value is None else [text_of(each) for each in (value if isinstance(value, list) else [value])]
+        wrong += _wrong_flag(component, known, values)
+        found[f"--{name}"] = Wish(values, explicit=True)
+    for kind in ("requests", "limits"):
+        amounts = resources.get(kind)
+        if amounts == "none":
+            for key in RESOURCES:
+                if key.startswith(kind):
+                    found[key] = Wish(None, explicit=True)
+            continue
+        for name, value in (amounts or {}).items():
+            key = f"{kind}.{name}"
+            if key not in RESOURCES:
+                wrong.append(f"{item(component, key)}: only {', '.join(RESOURCES)} can be set")
+                continue
+            if value is not None:
+                wrong += _wrong_quantity(component, key, value)
+            found[key] = Wish(None if value is None else [str(value)], explicit=True)
+    return found, wrong
+
+
+def plan(
+    component: Component, live: Manifest, wanted: Mapping[str, Wish], memory: Memory, version: tuple[int, ...]
+) -> Plan:
+    """Merge what is wanted into what is there. ``live`` is not changed."""
+    result = Plan(component, Manifest(live.pod, component.name), memory)
+    for key in [*wanted, *(key for key in memory.settings if key not in wanted)]:
+        _decide(result, key, wanted.get(key), memory.settings.get(key), version)
+    return result
+
+
+def _decide(
+    result: Plan, key: str, wish: Wish | None, remembered: Mapping[str, Any] | None, version: tuple[int, ...]
+) -> None:
+    live = read(result.manifest, key)
+    flag = result.component.flag(key[2:]) if key.startswith("--") else None
+    applied = remembered["applied"] if remembered else None
+    drifted = remembered is not None and not _same(flag, live, applied)
+    if wish is None or wish.values is None:
+        if remembered is None:
+            if wish is not None:
+                result.say(key, "left_out", live, reason="the variable says so (null or none): what is there stays")
+        elif drifted:
+            result.say(key, "kept", live, reason=f"no longer wanted, but changed by hand since we set {text(applied)}")
+        else:
+            _restore(result, key, live, remembered["original"])
+        return
+    target = wish.values
+    if not wish.explicit and _larger_on_purpose(flag, key, live, target) and (remembered is None or drifted):
+        result.say(key, "kept", live, reason=f"larger than the profile's {text(target)}")
+        if remembered:
+            result.settings[key] = {"applied": live, "original": remembered["original"]}
+        return
+    result.settings[key] = {"applied": target, "original": remembered["original"] if remembered else live}
+    if _same(flag, live, target):
+        result.settings[key]["applied"] = live
+        _say_unchanged(result, key, flag, live, version)
+        return
+    write(result.manifest, key, target)
+    result.changes.append(Change(key, live, target, wish.explicit))
+    _say_changed(result, key, flag, live, target, version, drifted and f"it had drifted from {text(applied)}")
+
+
+def _restore(result: Plan, key: str, live: list[str] | None, original: list[str] | None) -> None:
+    if live == original:
+        return
+    write(result.manifest, key, original)
+    result.changes.append(Change(key, live, original, explicit=True))
+    result.say(key, "restored", original, live, "" if original else "it was not set before")
+
+
+def _say_unchanged(result: Plan, key: str, flag: Flag | None, live: Any, version: tuple[int, ...]) -> None:
+    if flag and flag.no_effect:
+        result.say(key, "ignored", live, reason=flag.note)
+    elif flag and _is_default(flag, live, version):
+        result.say(key, "version_default", live, reason=_default_reason(version))
+    else:
+        result.say(key, "already_right", live)
+
+
+def _say_changed(
+    result: Plan, key: str, flag: Flag | None, live: Any, target: Any, version: tuple[int, ...], drift: str | bool
+) -> None:
+    notes = [note for note in (drift, flag.note if flag else "") if isinstance(note, str) and note]
+    if flag and flag.no_effect:
+        result.say(key, "ignored", target, live, "; ".join(notes))
+    elif flag and live is None and _is_default(flag, target, version):
+        result.say(key, "version_default", target, live, "; ".join([_default_reason(version), *notes]))
+    else:
+        result.say(key, "changed", target, live, "; ".join(notes))
+
+
+def _default_reason(version: tuple[int, ...]) -> str:
+    return f"equals the default of {'.'.join(str(part) for part in version)}: nothing changes"
+
+
+def _is_default(flag: Flag, values: Any, version: tuple[int, ...]) -> bool:
+    default = flag.default(version)
+    return default is not None and values is not None and len(values) == 1 and flag.same(values[0], default)
+
+
+def _same(flag: Flag | None, one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
+        return one == other
+    if flag is None:
+        return quantity(one[0]) == quantity(other[0])
+    return all(flag.same(left, right) for left, right in zip(one, other))
+
+
+def _larger_on_purpose(flag: Flag | None, key: str, live: list[str] | None, target: list[str]) -> bool:
+    if live is None or len(live) != 1:
+        return False
+    try:
+        if flag is None:
+            return quantity(live[0]) > quantity(target[0])
+        return flag.larger_is_on_purpose and bool(flag.parse(live[0]) > flag.parse(target[0]))
+    except BadValue:
+        return False
+
+
+def _wrong_flag(component: Component, flag: Flag, values: list[str] | None) -> list[str]:
+    where = f"{component.name} --{flag.name}"
+    if not flag.name or flag.name.startswith("-") or "=" in flag.name or " " in flag.name:
+        return [f"{component.name} flag {flag.name!r}: the name is needed without dashes and value, such as max-wals"]
+    if flag.name in component.identity:
+        return [
+            f"{where}: identity, listeners, certificates and paths of a running member are not tuning and are never "
+            f"touched in merge mode; remove it from {component.role}_flags"
+        ]
+    wrong = []
+    for value in values or []:
+        try:
+            flag.parse(value)
+        except BadValue as exc:
+            wrong.append(f"{where}: {value!r} is not allowed, {exc}")
+    return wrong
+
+
+def _wrong_quantity(component: Component, key: str, value: Any) -> list[str]:
+    try:
+        quantity(value)
+    except BadValue as exc:
+        return [f"{item(component, key)}: {value!r} is not allowed, {exc}"]
+    return []
