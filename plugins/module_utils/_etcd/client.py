@@ -173,6 +173,14 @@ class Client:
             raise EtcdError(f"etcd at {endpoint}: the snapshot of {total} bytes does not match its own checksum")
         return total
 
+    def metric(self, name: str, endpoint: str) -> float | None:
+        """A metric without labels from the member's /metrics; None where this version has none of that name."""
+        for line in self._exchange("GET", endpoint, "/metrics", None, self.timeout).decode().splitlines():
+            words = line.split()
+            if len(words) == 2 and words[0] == name:
+                return float(words[1])
+        return None
+
     # --- the cluster ------------------------------------------------------------------------------------------
 
     def members(self, linearizable: bool = True) -> list[Member]:
@@ -283,9 +291,16 @@ class Client:
         raise Unreachable("; ".join(failures))
 
     def _post(self, endpoint: str, path: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        data = self._exchange("POST", endpoint, path, json.dumps(body), timeout)
+        try:
+            return json.loads(data or b"{}")
+        except ValueError as exc:
+            raise EtcdError(f"etcd at {endpoint} answered {path} with something that is not JSON: {data[:80]!r}") from exc
+
+    def _exchange(self, method: str, endpoint: str, path: str, body: str | None, timeout: float) -> bytes:
         connection = self._connect(endpoint, timeout)
         try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as exc:
@@ -294,10 +309,7 @@ class Client:
             connection.close()
         if response.status != 200:
             raise _refusal(endpoint, path, response.status, data)
-        try:
-            return json.loads(data or b"{}")
-        except ValueError as exc:
-            raise EtcdError(f"etcd at {endpoint} answered {path} with something that is not JSON: {data[:80]!r}") from exc
+        return data
 
     def _connect(self, endpoint: str, timeout: float) -> http.client.HTTPConnection:
         url = urlsplit(endpoint)
@@ -330,7 +342,10 @@ def _snapshot_parts(endpoint: str, lines: Iterator[bytes]) -> Iterator[bytes]:
     for line in lines:
         if not line.strip():
             continue
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError as exc:
+            raise EtcdError(f"etcd at {endpoint}: the snapshot stream ends in the middle of a message") from exc
         if "error" in message:
             raise EtcdError(f"etcd at {endpoint} stopped the snapshot: {message['error'].get('message', message)}")
         yield base64.b64decode(message.get("result", {}).get("blob", ""))

@@ -104,16 +104,19 @@ def gate(view: ClusterView, member_id: int, allow_downtime: bool = False) -> lis
 
     Args:
         member_id: the member that would be away for a while.
-        allow_downtime: consent to the downtime of a cluster of one.
+        allow_downtime: consent to the downtime of a cluster of one or two, which has no member to spare.
     """
     found = problems(view)
     away = view.by_id(member_id)
     if away is None:
         return [*found, f"member {member_id:x} is not in the member list"]
     left = sum(1 for each in view.voters if each.status and each.member.member_id != member_id)
-    if len(view.voters) == 1:
+    if len(view.voters) <= 2:
         if not allow_downtime:
-            found.append(f"member {away.label} is the only one: its restart stops the cluster, and that needs consent")
+            found.append(
+                f"member {away.label} is one of {len(view.voters)}: its restart stops the cluster for a while, and that "
+                "needs consent (etcd_static_pod_allow_downtime)"
+            )
     elif left < view.quorum:
         found.append(
             f"without member {away.label} only {left} of {len(view.voters)} voters are left, and {view.quorum} are needed"

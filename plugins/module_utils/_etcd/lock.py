@@ -32,7 +32,8 @@ class ClusterLock:
     Args:
         client: with the endpoints of several members, so that one of them may be away.
         name: what is locked, such as ``change``.
-        holder: said to whoever finds the lock held: host, purpose, since, run_id.
+        holder: said to whoever finds the lock held: host, purpose, since, run_id. A ``token`` in it lets the same
+            transaction take its own lock over after it was cut off.
         ttl: seconds; has to outlast the restart of a member (etcd's lessor counts in whole seconds).
 
     Use as a context manager. `check` proves that the lock is still ours, right before a step that cannot wait.
@@ -62,9 +63,14 @@ class ClusterLock:
         except Unreachable:
             # The answer was lost: the key tells whether the write happened.
             in_the_way = self._client.get(self._key)
+            if in_the_way is None:
+                raise
         if in_the_way is not None and in_the_way.lease != self._lease:
-            self._client.revoke_lease(self._lease)
-            raise LockHeld(self._name, _holder_of(in_the_way))
+            holder = _holder_of(in_the_way)
+            if not self._holder.get("token") or holder.get("token") != self._holder["token"]:
+                self._client.revoke_lease(self._lease)
+                raise LockHeld(self._name, holder)
+            self._client.put(self._key, json.dumps(self._holder), self._lease)
         self._renewer = threading.Thread(target=self._renew, name=f"lock-{self._name}", daemon=True)
         self._renewer.start()
 
@@ -90,6 +96,12 @@ class ClusterLock:
                 self._client.keep_alive(self._lease)
             except EtcdError:
                 continue  # the next turn, or another member; `check` finds out when it is too late
+
+
+def holder(client: Client, name: str) -> dict[str, Any] | None:
+    """What the present holder of a lock says of itself; None when it is free."""
+    found = client.get(f"{PREFIX}lock/{name}")
+    return _holder_of(found) if found else None
 
 
 def _holder_of(found: KeyValue) -> dict[str, Any]:

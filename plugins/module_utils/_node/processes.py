@@ -77,10 +77,6 @@ def peak_rss_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def boot_id(proc: Path = Path("/proc")) -> str:
-    return (proc / "sys/kernel/random/boot_id").read_text().strip()
-
-
 def newest_log(component: str, lines: int = 20, root: Path = Path("/var/log/pods")) -> Sequence[str]:
     """The last lines of the newest log of a kube-system static pod, without the container runtime's prefix."""
     logs = sorted(root.glob(f"kube-system_{component}-*/{component}/*.log"), key=os.path.getmtime)

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything about a host that a plan needs, read in one go: parsed later, changed never."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .._errors import KubetuneError
+from .._etcd import cluster
+from .._static_pod.catalogue import ETCD, KUBE_APISERVER
+from .._static_pod.manifest import flags_of
+from . import access, certificates, judge, processes
+from .state import STATE, read_memory, read_unfinished
+
+DEFAULT_MANIFESTS = Path("/etc/kubernetes/manifests")
+KUBELET_CONFIG = Path("/var/lib/kubelet/config.yaml")
+
+#: Path that only this distribution has -> its name.
+OTHER_DISTRIBUTIONS = {
+    "/var/lib/rancher/rke2": "RKE2",
+    "/var/lib/rancher/k3s": "k3s",
+    "/var/lib/k0s": "k0s",
+    "/var/snap/microk8s": "MicroK8s",
+    "/var/lib/rancher/rke": "RKE1",
+}
+_CERTIFICATES = {
+    ETCD: ("cert-file", "trusted-ca-file", "peer-cert-file", "peer-trusted-ca-file"),
+    KUBE_APISERVER: (
+        "tls-cert-file", "client-ca-file", "etcd-certfile", "etcd-cafile", "kubelet-client-certificate",
+        "proxy-client-cert-file", "requestheader-client-ca-file",
+    ),
+}
+_KEYS = {
+    ETCD: ("key-file", "peer-key-file"),
+    KUBE_APISERVER: ("tls-private-key-file", "etcd-keyfile", "kubelet-client-key", "proxy-client-key-file"),
+}
+
+
+def discover() -> dict[str, Any]:
+    """Facts of this host as plain data.
+
+    ``manifests`` holds the text of every file that the kubelet takes for a static pod. ``processes`` holds, per
+    component, each running process of that program; which one belongs to the manifest is decided by who parsed it.
+    """
+    directory = manifests_directory()
+    running = {name: processes.find(name, {}) for name in (ETCD, KUBE_APISERVER)}
+    return {
+        "host": socket.gethostname(),
+        "distribution": distribution(),
+        "manifests_directory": str(directory),
+        "manifests": _manifests(directory),
+        "processes": {name: [_process(name, each) for each in found] for name, found in running.items()},
+        "memory": {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)},
+        "allocatable": _allocatable(running[KUBE_APISERVER]),
+        "cluster": _cluster(running[ETCD]),
+        "unfinished": read_unfinished(),
+        "state_directory": str(STATE),
+    }
+
+
+def distribution() -> str:
+    """``kubeadm``, or the name of what is there instead; empty when nothing is."""
+    for path, name in OTHER_DISTRIBUTIONS.items():
+        if os.path.isdir(path):
+            return name
+    return "kubeadm" if os.path.isdir("/etc/kubernetes") else ""
+
+
+def manifests_directory() -> Path:
+    """The kubelet's staticPodPath."""
+    try:
+        found = re.search(r"^staticPodPath:\s*[\"']?([^\"'\s]+)", KUBELET_CONFIG.read_text(), re.MULTILINE)
+    except OSError:
+        return DEFAULT_MANIFESTS
+    return Path(found.group(1)) if found else DEFAULT_MANIFESTS
+
+
+def certificate_facts(files: Mapping[str, str], root: Path, key: bool = False) -> list[dict[str, Any]]:
+    """For each (flag, path): the days left, or what is wrong with the file."""
+    found = []
+    for flag, path in files.items():
+        fact: dict[str, Any] = {"flag": flag, "path": path, "days_left": None, "problem": ""}
+        inside = root / path.lstrip("/")
+        try:
+            if key:
+                if not inside.is_file():
+                    raise KubetuneError("No such file or directory")
+            else:
+                end = certificates.not_after(inside)
+                fact["days_left"] = round((end - datetime.now(timezone.utc)).total_seconds() / 86400, 1)
+        except KubetuneError as exc:
+            fact["problem"] = str(exc)
+        found.append(fact)
+    return found
+
+
+def _manifests(directory: Path) -> dict[str, dict[str, str]]:
+    """What the kubelet reads: every file whose name does not start with a dot, whatever it ends in."""
+    found = {}
+    for path in sorted(directory.glob("[!.]*")) if directory.is_dir() else []:
+        if path.is_file():
+            data = path.read_bytes()
+            found[path.name] = {"text": data.decode(errors="replace"), "sha256": hashlib.sha256(data).hexdigest()}
+    return found
+
+
+def _process(component: str, process: processes.Process) -> dict[str, Any]:
+    flags = flags_of(process.argv[1:])
+    root = access.container_root(process)
+
+    def files(names: Sequence[str]) -> dict[str, str]:
+        return {name: flags[name][-1] for name in names if name in flags}
+
+    return {
+        "pid": process.pid,
+        "start_ticks": process.start_ticks,
+        "argv": list(process.argv),
+        "version": judge.version(f"/proc/{process.pid}/exe"),
+        "peak_rss_bytes": processes.peak_rss_bytes(process.pid),
+        "certificates": certificate_facts(files(_CERTIFICATES[component]), root)
+        + certificate_facts(files(_KEYS[component]), root, key=True),
+    }
+
+
+def _allocatable(api_servers: Sequence[processes.Process]) -> dict[str, str] | None:
+    name = access.node_name()
+    for process in api_servers:
+        try:
+            found = access.api_server(flags_of(process.argv[1:]), access.container_root(process)).allocatable(name or "")
+        except KubetuneError:
+            continue
+        if found:
+            return {**found, "source": f"node {name} in the API"}
+    # No API yet: the machine itself, which is what the kubelet reports unless it reserves something.
+    memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return {
+        "cpu": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory.group(1)}Ki" if memory else "0",
+        "source": "the machine's capacity",
+    }
+
+
+def _cluster(members: Sequence[processes.Process]) -> dict[str, Any] | None:
+    """The etcd cluster as its members see it; None when no etcd runs here. ``problems`` is empty when it is whole."""
+    if not members:
+        return None
+    process = members[0]
+    flags = flags_of(process.argv[1:])
+    name = (flags.get("name") or ["default"])[-1]
+    try:
+        client = access.etcd_access(flags, access.container_root(process)).client()
+        view = cluster.survey(client)
+    except KubetuneError as exc:
+        return {
+            "name": name, "problems": [str(exc)], "members": [], "endpoints": [], "leader": "", "database_bytes": None,
+        }
+    return {
+        "name": name,
+        "problems": cluster.problems(view),
+        "members": [each.member.name for each in view.members],
+        "endpoints": [each.endpoint for each in view.members if each.endpoint],
+        "leader": view.leader.member.name if view.leader else "",
+        "database_bytes": max((each.status.db_size for each in view.members if each.status), default=None),
+    }
+
+

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal of a node window, on disk before the step that it announces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from .._node.state import STATE, make_state_directory, read_unfinished, sync_directory, write_atomically
+from .order import Order
+
+#: How many finished windows a host keeps.
+KEEP = 20
+
+
+class Journal:
+    """One window's files: ``window/pending.json`` is the order, ``window/journal.jsonl`` what happened so far.
+
+    When it is over both move to ``history/ID/`` beside ``result.json``.
+    """
+
+    def __init__(self, state: Path = STATE) -> None:
+        self._state = state
+        self._window = state / "window"
+        self._events = self._window / "journal.jsonl"
+
+    def begin(self, order: Order) -> None:
+        """Put the order down; from here on the host finishes or undoes by itself."""
+        for directory in (self._state, self._window, self._state / "history"):
+            make_state_directory(directory)
+        self._events.unlink(missing_ok=True)
+        write_atomically(self._window / "pending.json", json.dumps(order.to_dict()).encode())
+
+    def order(self) -> Order | None:
+        data = read_unfinished(self._state)
+        return Order.from_dict(data) if data else None
+
+    def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
+        """Append one event; it is on disk when this returns. ``state``: begin, wait, done or failed."""
+        line = json.dumps({"time": round(time.time(), 3), "step": step, "state": state, "text": text, **facts})
+        with open(self._events, "a", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        print(f"{step} {state} {text}".rstrip(), flush=True)
+
+    def events(self) -> list[dict[str, Any]]:
+        return _events(self._events)
+
+    def reached(self, step: str, state: str = "begin") -> dict[str, Any] | None:
+        """The last such event, also of a process before this one."""
+        found = [each for each in self.events() if each["step"] == step and each["state"] == state]
+        return found[-1] if found else None
+
+    def finish(self, order: Order, result: dict[str, Any]) -> None:
+        target = self._state / "history" / order.id
+        make_state_directory(target)
+        write_atomically(target / "order.json", json.dumps(order.to_dict()).encode())
+        if self._events.exists():
+            write_atomically(target / "journal.jsonl", self._events.read_bytes())
+        write_atomically(target / "result.json", json.dumps(result).encode())
+        (self._window / "pending.json").unlink()
+        self._events.unlink(missing_ok=True)
+        sync_directory(self._window)
+        for old in sorted((self._state / "history").iterdir(), key=lambda each: each.stat().st_mtime)[:-KEEP]:
+            shutil.rmtree(old)
+
+
+def follow(window_id: str, seen: int, state: Path = STATE) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """(events after the first ``seen``, the result or None while it runs) of a window on this host."""
+    done = state / "history" / window_id
+    try:
+        result = json.loads((done / "result.json").read_text())
+    except FileNotFoundError:
+        return _events(state / "window" / "journal.jsonl")[seen:], None
+    return _events(done / "journal.jsonl")[seen:], result
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break  # the last line was cut off by a crash: it was never acted upon
+    return found

@@ -1,0 +1,74 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order for one node window: all that the unit on the host needs, as plain data in one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping
+
+from .._node.state import SCHEMA
+
+
+@dataclass(frozen=True)
+class Part:
+    """One static pod in the window.
+
+    Attributes:
+        old: the text of the manifest now; None where there is none.
+        new: the text that it shall have; None removes it.
+        argv: the exact command line of the new process.
+        old_argv: that of the process which runs from ``old``.
+        own_flags: flag -> value which tell this process from others of the same program.
+        memory: what to remember once it is proved; None forgets.
+    """
+
+    old: str | None
+    new: str | None
+    argv: tuple[str, ...]
+    old_argv: tuple[str, ...]
+    own_flags: Mapping[str, str]
+    memory: Mapping[str, Any] | None
+
+    @property
+    def changes(self) -> bool:
+        return self.old != self.new
+
+
+@dataclass(frozen=True)
+class Order:
+    """
+    Attributes:
+        id: unique; names the journal.
+        run_id: the playbook run; the first window of a run takes the snapshot, a failed one stops the others.
+        host: for locks and messages.
+        etcd, kube_apiserver: the parts; None where this host has no such manifest and gets none.
+        etcd_access: endpoints and host paths of CA, certificate and key (`_node.access.EtcdAccess`).
+        api_server: the flags which say where the API server answers, with host paths.
+        bootstraps: there is no cluster yet; nothing can be asked before etcd's first start.
+        allow_downtime: consent to the downtime of a cluster of one.
+    """
+
+    id: str
+    run_id: str
+    host: str
+    manifests_directory: str
+    etcd: Part | None
+    kube_apiserver: Part | None
+    etcd_access: Mapping[str, Any]
+    member: str
+    api_server: Mapping[str, list[str]] = field(default_factory=dict)
+    bootstraps: bool = False
+    allow_downtime: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Order:
+        known = {key: value for key, value in data.items() if key != "schema"}
+        for name in ("etcd", "kube_apiserver"):
+            part = known[name]
+            known[name] = Part(**{**part, "argv": tuple(part["argv"]), "old_argv": tuple(part["old_argv"])}) if part else None
+        return cls(**known)

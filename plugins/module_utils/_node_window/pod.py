@@ -1,0 +1,123 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One static pod is put in or taken out, and the process behind it is proved.
+
+The manifest is the switch, the process is the truth: nothing counts as done before the old process is gone and a new
+one runs with exactly the planned arguments.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Callable, TypeVar
+
+from .._errors import KubetuneError
+from .._node import processes
+from .._node.processes import Process
+from .._node.state import sync_directory, write_atomically
+from .order import Part
+
+#: Seconds between two looks at /proc: the whole window is some 20 s.
+POLL = 0.1
+#: A process that was started this often and is gone again will not stay.
+STARTS_BEFORE_GIVING_UP = 3
+
+Found = TypeVar("Found")
+
+
+class Pod:
+    """
+    Args:
+        component: program, pod and container name.
+        say: called with a text while something takes long.
+    """
+
+    def __init__(self, component: str, part: Part, directory: Path, say: Callable[[str], None]) -> None:
+        self.component = component
+        self.part = part
+        self.path = directory / f"{component}.yaml"
+        self._say = say
+
+    def running(self) -> list[Process]:
+        return processes.find(self.component, self.part.own_flags)
+
+    def text(self) -> str | None:
+        try:
+            return self.path.read_text()
+        except FileNotFoundError:
+            return None
+
+    def put(self, text: str | None) -> None:
+        """Make the manifest be this text, at once and as a whole; None removes it."""
+        if text == self.text():
+            return
+        if text is None:
+            self.path.unlink()
+            sync_directory(self.path.parent)
+        else:
+            write_atomically(self.path, text.encode())
+
+    def wait_gone(self, old: list[Process], seconds: float) -> None:
+        until(
+            lambda: not any(processes.alive(each) for each in old),
+            seconds,
+            f"the old {self.component} has not ended",
+            self._say,
+        )
+
+    def wait_new(self, old: list[Process], argv: tuple[str, ...], unready: Callable[[], str], seconds: float) -> Process:
+        """Wait for a process that is not one of ``old``, runs exactly ``argv``, and is ready.
+
+        Raises:
+            KubetuneError: it did not come, came with other arguments, keeps dying, or does not become ready.
+        """
+        before = {each.key for each in old}
+        seen: set[tuple[int, int]] = set()
+        why = f"no new {self.component} was started"
+
+        def ready() -> Process | None:
+            nonlocal why
+            for process in self.running():
+                if process.key in before:
+                    continue
+                seen.add(process.key)
+                if process.argv != argv:
+                    why = f"{self.component} runs with other arguments than planned: {_difference(process.argv, argv)}"
+                    continue
+                why = unready()
+                if not why:
+                    return process
+                why = f"{self.component} is not ready: {why}"
+            if len(seen) >= STARTS_BEFORE_GIVING_UP:
+                raise KubetuneError(f"{self.component} was started {len(seen)} times and does not stay: {why}")
+            return None
+
+        return until(ready, seconds, lambda: why, self._say)
+
+
+def until(
+    look: Callable[[], Found | None], seconds: float, why: str | Callable[[], str], say: Callable[[str], None]
+) -> Found:
+    """What ``look`` finds; says every five seconds why it still waits, and raises with that when time is up."""
+    started = time.monotonic()
+    said = 0
+    while True:
+        found = look()
+        if found:
+            return found
+        waited = time.monotonic() - started
+        text = why if isinstance(why, str) else why()
+        if waited > seconds:
+            raise KubetuneError(f"{text} (waited {seconds:g} s)")
+        if waited // 5 > said:
+            said = int(waited // 5)
+            say(text)
+        time.sleep(POLL)
+
+
+def _difference(actual: tuple[str, ...], planned: tuple[str, ...]) -> str:
+    more, less = sorted(set(actual) - set(planned)), sorted(set(planned) - set(actual))
+    parts = [f"has {' '.join(more)}" if more else "", f"lacks {' '.join(less)}" if less else ""]
+    return ", ".join(part for part in parts if part) or "another order"

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd unit that runs a window: it outlives the connection, a kill, and a reboot."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .._errors import KubetuneError
+from .._node.state import write_atomically
+
+NAME = "kubetune-window.service"
+PATH = Path("/etc/systemd/system") / NAME
+
+
+def text(python: str, program: str) -> str:
+    return f"""# Written by kubetune.control_plane.
+[Unit]
+Description=Finish or undo the change of this node's static pods
+Documentation=https://github.com/kubetune/control_plane
+ConditionPathExists=/var/lib/kubetune/window/pending.json
+After=kubelet.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={python} {program} window run
+# Killed: take up the journal again. Ended with a verdict: that stands.
+Restart=on-abnormal
+RestartSec=1
+UMask=0077
+NoNewPrivileges=yes
+ProtectHome=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def start(python: str, program: str) -> None:
+    """Install the unit where it is not there yet, enable it, and start it without waiting for its end."""
+    wanted = text(python, program)
+    if not PATH.exists() or PATH.read_text() != wanted:
+        write_atomically(PATH, wanted.encode(), 0o644)
+        _systemctl("daemon-reload")
+    _systemctl("enable", "--quiet", NAME)
+    _systemctl("reset-failed", NAME, check=False)
+    _systemctl("start", "--no-block", NAME)
+
+
+def active() -> bool:
+    done = _systemctl("is-active", NAME, check=False)
+    return done.stdout.strip() in ("active", "activating", "reloading", "deactivating")
+
+
+def remove() -> bool:
+    """Take the unit away; True when it was there."""
+    if not PATH.exists():
+        return False
+    _systemctl("disable", "--quiet", NAME)
+    PATH.unlink()
+    _systemctl("daemon-reload")
+    return True
+
+
+def _systemctl(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise KubetuneError(f"systemctl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done

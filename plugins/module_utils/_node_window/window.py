@@ -1,0 +1,338 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transaction: gate, snapshot, API server out, etcd in, API server in; or everything back as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .._errors import KubetuneError
+from .._etcd import cluster
+from .._etcd.client import Client, EtcdError
+from .._etcd.lock import PREFIX, ClusterLock, LockHeld
+from .._node.access import ApiServer, EtcdAccess, api_server
+from .._node.processes import Process, newest_log
+from .._node.state import STATE, make_state_directory, memory_path, sync_directory, write_atomically
+from .journal import Journal
+from .order import Order, Part
+from .pod import Pod, until
+
+#: Seconds. The kubelet kills a pod after its grace period (30 by default); the rest is its own reaction.
+EXIT = 75
+#: Seconds until etcd answers: it reads the whole database first.
+ETCD_READY = 180
+#: Seconds: kubeadm's startup probe allows the API server 240.
+API_SERVER_READY = 300
+#: Seconds until all members are whole and caught up again.
+WHOLE = 120
+#: Seconds to wait for somebody else's cluster lock.
+LOCK_WAIT = 300
+#: How many snapshots taken before a change a host keeps, and the bytes that must stay free beside one.
+SNAPSHOTS_KEPT = 3
+FREE_MARGIN = 256 * 2**20
+
+
+class Refused(KubetuneError):
+    """Nothing was changed."""
+
+
+class Window:
+    """Runs an order to its end, from the start or from wherever a process before this one was cut off.
+
+    Every step may be done twice: it looks first at what is there. Forward is the way after an interruption, too;
+    back is taken when a step fails, and once taken it is not left again.
+    """
+
+    def __init__(self, order: Order, journal: Journal, state: Path = STATE) -> None:
+        self._order = order
+        self._journal = journal
+        self._state = state
+        directory = Path(order.manifests_directory)
+        self._etcd = self._pod("etcd", order.etcd, directory)
+        self._api = self._pod("kube-apiserver", order.kube_apiserver, directory)
+        self._client: Client = EtcdAccess.from_dict(order.etcd_access).client()
+        self._server: ApiServer | None = api_server(order.api_server) if order.api_server else None
+        self._started = time.monotonic()
+        self._snapshot = ""
+
+    def run(self) -> dict[str, Any]:
+        """Return the result: ``outcome`` is changed, refused, rolled_back or broken."""
+        holder = {
+            "host": self._order.host,
+            "purpose": "a change of static pods",
+            "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "run_id": self._order.run_id,
+            "token": self._order.id,
+        }
+        lock = None if self._order.bootstraps else ClusterLock(self._client, "change", holder)
+        try:
+            if lock:
+                self._take(lock)
+            return self._forward_or_back(lock)
+        except Refused as exc:
+            return self._result("refused", str(exc))
+        finally:
+            if lock:
+                lock.release()
+
+    @property
+    def _past_gate(self) -> bool:
+        return self._journal.reached("gate", "done") is not None
+
+    def _forward_or_back(self, lock: ClusterLock | None) -> dict[str, Any]:
+        cause = self._journal.reached("undo")
+        if cause is None:
+            try:
+                self._forward(lock)
+                return self._result("changed", "")
+            except (KubetuneError, OSError) as exc:
+                if not self._past_gate:
+                    raise Refused(str(exc)) from exc
+                cause = {"text": str(exc), "log": self._logs()}
+                self._journal.say("undo", "begin", str(exc), log=cause["log"])
+        return self._back(cause)
+
+    # --- forward ----------------------------------------------------------------------------------------------
+
+    def _forward(self, lock: ClusterLock | None) -> None:
+        if not self._past_gate:
+            self._gate()
+            self._take_snapshot()
+            if lock:
+                lock.check()
+            self._journal.say("gate", "done")
+        if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
+            self._api_out()
+            self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
+        if self._etcd and self._etcd.part.changes:
+            self._prove_cluster()
+        if self._api:
+            self._swap(self._api, self._api.part.new, self._api.part.argv)
+        self._remember()
+
+    def _gate(self) -> None:
+        """Nothing is touched unless the cluster is whole, may miss this member, and no window of the run failed."""
+        if self._order.bootstraps:
+            return
+        self._journal.say("gate", "begin")
+        if self._client.get(self._stop_key()):
+            raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
+        view = cluster.survey(self._client)
+        if not (self._etcd and self._etcd.part.changes):
+            self._refuse(cluster.problems(view))
+            return
+        member = view.by_name(self._order.member)
+        if member is None:
+            raise Refused(f"etcd member {self._order.member!r} of this host is not in the member list")
+        self._refuse(cluster.gate(view, member.member.member_id, self._order.allow_downtime))
+        if member.status and member.status.is_leader and len(view.voters) > 1:
+            self._journal.say("leader", "begin", "this member leads: leadership is moved first")
+            try:
+                to = cluster.hand_over_leadership(self._client, view, time.sleep)
+            except EtcdError as exc:
+                raise Refused(str(exc)) from exc
+            self._journal.say("leader", "done", f"moved to {to:x}")
+
+    def _refuse(self, problems: list[str]) -> None:
+        if problems:
+            raise Refused("; ".join(problems))
+
+    def _take_snapshot(self) -> None:
+        """Once per run, before etcd is restarted for the first time, from this host's own member."""
+        key = f"{PREFIX}runs/{self._order.run_id}/snapshot"
+        if self._order.bootstraps or not (self._etcd and self._etcd.part.changes) or self._client.get(key):
+            return
+        directory = self._state / "snapshots"
+        make_state_directory(directory)
+        view = cluster.survey(self._client)
+        member = view.by_name(self._order.member)
+        if member is None or member.status is None:
+            raise Refused(f"etcd member {self._order.member!r} of this host does not answer: no snapshot can be taken")
+        free = os.statvfs(directory)
+        if free.f_bavail * free.f_frsize < member.status.db_size + FREE_MARGIN:
+            raise Refused(
+                f"{directory} has {free.f_bavail * free.f_frsize >> 20} MiB free, and the snapshot before the first "
+                f"restart needs {member.status.db_size + FREE_MARGIN >> 20} MiB: make room"
+            )
+        self._journal.say("snapshot", "begin", f"{member.status.db_size >> 20} MiB from {member.label}")
+        path = directory / f"{self._order.run_id}.db"
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+                self._client.snapshot(member.endpoint, sink)
+                sink.flush()
+                os.fsync(sink.fileno())
+        except (OSError, EtcdError) as exc:
+            part.unlink(missing_ok=True)
+            raise Refused(f"the snapshot before the first restart failed: {exc}") from exc
+        os.replace(part, path)
+        sync_directory(directory)
+        self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
+        for old in sorted(directory.glob("*.db"), key=os.path.getmtime)[:-SNAPSHOTS_KEPT]:
+            old.unlink()
+        self._snapshot = str(path)
+        self._journal.say("snapshot", "done", str(path))
+
+    def _api_out(self) -> None:
+        """Without the API server no watch holds the old etcd, and the kubelet's calls fail at once, not after 34 s."""
+        if self._api is None:
+            return
+        old = self._api.running()
+        self._journal.say("api_out", "begin")
+        self._api.put(None)
+        self._api.wait_gone(old, EXIT)
+        self._journal.say("api_out", "done")
+
+    def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
+        """Put a manifest in and prove the process. What runs already as wanted, and was not there before, stays."""
+        step = f"{pod.component}_in"
+        begun = self._journal.reached(step)
+        if begun:
+            old = [each for each in pod.running() if list(each.key) in begun["old"]]
+        else:
+            old = pod.running()
+            if text == pod.text() and not pod.part.changes and old:
+                return
+            self._journal.say(step, "begin", old=[list(each.key) for each in old])
+        pod.put(text)
+        pod.wait_gone(old, EXIT)
+        if text is None:
+            self._journal.say(step, "done", "it is gone")
+            return
+        process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
+        self._journal.say(step, "done", f"pid {process.pid}")
+
+    def _unready(self, pod: Pod) -> Any:
+        if pod is self._etcd:
+            return self._etcd_unready
+        return self._server.unready if self._server else lambda: ""
+
+    def _patience(self, pod: Pod) -> float:
+        return ETCD_READY if pod is self._etcd else API_SERVER_READY
+
+    def _etcd_unready(self) -> str:
+        try:
+            status = self._client.status(self._client.endpoints[0], 2.0)
+        except EtcdError as exc:
+            return str(exc)
+        return "" if status.leader_id else "it has no leader"
+
+    def _prove_cluster(self) -> None:
+        if self._order.bootstraps:
+            return
+
+        def whole() -> bool:
+            nonlocal why
+            try:
+                why = "; ".join(cluster.problems(cluster.survey(self._client)))
+            except EtcdError as exc:
+                why = str(exc)
+            return not why
+
+        why = ""
+        until(whole, WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
+        self._journal.say("cluster", "done", "every member is healthy and caught up")
+
+    def _remember(self) -> None:
+        for component, part in (("etcd", self._order.etcd), ("kube-apiserver", self._order.kube_apiserver)):
+            if part is None or not part.changes:
+                continue
+            path = memory_path(component, self._state)
+            make_state_directory(path.parent)
+            if part.memory is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, json.dumps(part.memory).encode())
+
+    # --- back -------------------------------------------------------------------------------------------------
+
+    def _back(self, cause: dict[str, Any]) -> dict[str, Any]:
+        """The old manifests again, each proved; then the other hosts of the run are told to stop."""
+        message = cause["text"]
+        try:
+            if self._etcd and self._journal.reached("etcd_in"):
+                self._api_out()
+                self._restore(self._etcd)
+                self._prove_cluster()
+            if self._api and (self._journal.reached("api_out") or self._journal.reached("kube-apiserver_in")):
+                self._restore(self._api)
+        except (KubetuneError, OSError) as exc:
+            return self._result(
+                "broken",
+                f"{message}; and putting the old manifests back did not bring this node back: {exc}. The old manifests are "
+                f"in {self._state / 'history' / self._order.id / 'order.json'}",
+                cause.get("log", []),
+            )
+        finally:
+            self._stop_the_run()
+        return self._result("rolled_back", message, cause.get("log", []))
+
+    def _restore(self, pod: Pod) -> None:
+        step = f"{pod.component}_back"
+        begun = self._journal.reached(step)
+        running = pod.running()
+        old = [each for each in running if list(each.key) in begun["old"]] if begun else running
+        if not begun:
+            self._journal.say(step, "begin", old=[list(each.key) for each in old])
+        untouched = pod.text() == pod.part.old
+        pod.put(pod.part.old)
+        if pod.part.old is None:
+            pod.wait_gone(old, EXIT)
+        elif not untouched or not old:
+            pod.wait_gone(old, EXIT)
+            pod.wait_new(old, pod.part.old_argv, self._unready(pod), self._patience(pod))
+        self._journal.say(step, "done")
+
+    def _stop_the_run(self) -> None:
+        try:
+            self._client.put(self._stop_key(), self._order.host, self._client.grant_lease(3600))
+        except EtcdError as exc:
+            self._journal.say("undo", "wait", f"the other hosts could not be told through etcd: {exc}")
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def _pod(self, component: str, part: Part | None, directory: Path) -> Pod | None:
+        return Pod(component, part, directory, lambda text: self._journal.say(component, "wait", text)) if part else None
+
+    def _take(self, lock: ClusterLock) -> None:
+        """The cluster lock. A window that was cut off past its gate goes on without it when it cannot be had: the node
+        has to be mended, and everybody else's gate is shut while its member is away."""
+
+        def take() -> bool:
+            nonlocal why
+            try:
+                lock.acquire()
+            except LockHeld as exc:
+                why = str(exc)
+                return False
+            return True
+
+        why = ""
+        try:
+            until(take, LOCK_WAIT, lambda: why, lambda text: self._journal.say("lock", "wait", text))
+        except KubetuneError as exc:
+            if not self._past_gate:
+                raise Refused(str(exc)) from exc
+            self._journal.say("lock", "failed", f"going on without it: {exc}")
+
+    def _stop_key(self) -> str:
+        return f"{PREFIX}runs/{self._order.run_id}/stopped"
+
+    def _logs(self) -> list[str]:
+        begun = [name for name in ("kube-apiserver", "etcd") if self._journal.reached(f"{name}_in")]
+        return list(newest_log(begun[0])) if begun else []
+
+    def _result(self, outcome: str, message: str, log: list[str] | None = None) -> dict[str, Any]:
+        return {
+            "outcome": outcome,
+            "message": message,
+            "log": log or [],
+            "seconds": round(time.monotonic() - self._started, 1),
+            "snapshot": self._snapshot,
+        }
