@@ -42,8 +42,7 @@ class EtcdAccess:
 
 
 def etcd_access(flags: Mapping[str, Sequence[str]], root: Path = Path("/")) -> EtcdAccess:
-    """From etcd's own flags. kubeadm's health check certificate is the one made for clients on this host; where it is
-    missing, the server certificate serves, which kubeadm and etcd's gateway need for client use anyway.
+    """From etcd's own flags: its server certificate, which its gateway needs for client use anyway (kubeadm gives it both).
 
     Args:
         flags: of the running etcd or of its manifest.
@@ -54,16 +53,10 @@ def etcd_access(flags: Mapping[str, Sequence[str]], root: Path = Path("/")) -> E
         raise KubetuneError("etcd has no --advertise-client-urls: its members cannot be found")
     if not endpoints[0].startswith("https"):
         return EtcdAccess(endpoints, "", "", "")
-    ca_file = (flags.get("trusted-ca-file") or [""])[-1]
-    for cert_file, key_file in (
-        (str(Path(ca_file).parent / "healthcheck-client.crt"), str(Path(ca_file).parent / "healthcheck-client.key")),
-        ((flags.get("cert-file") or [""])[-1], (flags.get("key-file") or [""])[-1]),
-    ):
-        if ca_file and cert_file and _under(root, cert_file).exists():
-            return EtcdAccess(endpoints, *(str(_under(root, path)) for path in (ca_file, cert_file, key_file)))
-    raise KubetuneError(
-        f"no client certificate for etcd is on this host: {Path(ca_file).parent}/healthcheck-client.crt is expected"
-    )
+    files = [(flags.get(name) or [""])[-1] for name in ("trusted-ca-file", "cert-file", "key-file")]
+    if not all(files):
+        raise KubetuneError("etcd serves TLS without --trusted-ca-file, --cert-file or --key-file: no client can be made of that")
+    return EtcdAccess(endpoints, *(str(_under(root, path)) for path in files))
 
 
 class ApiServer:

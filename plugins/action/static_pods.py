@@ -1,0 +1,203 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action behind the module ``static_pods``: discover, plan and judge; then the window, followed with progress."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Mapping
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
+
+display = Display()
+
+INFO = "kubetune.control_plane.static_pods_info"
+WINDOW = "kubetune.control_plane.node_window"
+#: A window ends by itself (`_node_window.window`); this is only how long nobody hears of it.
+SILENCE = 900
+
+_PART = {
+    "type": "dict",
+    "options": {
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "mode": {"type": "str", "choices": ["auto", "merge", "standalone"], "default": "auto"},
+        "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
+        "flags": {"type": "dict", "default": {}},
+        "resources": {"type": "dict", "default": {}},
+        "standalone": {"type": "dict", "default": {}},
+        "allow_downtime": {"type": "bool", "default": False},
+        "allow_unsafe_version": {"type": "bool", "default": False},
+        "certificate_min_days": {"type": "float", "default": 7},
+    },
+}
+_SPEC = {
+    "apply": {"type": "bool", "default": True},
+    "run_id": {"type": "str"},
+    "etcd": _PART,
+    "kube_apiserver": _PART,
+}
+
+
+class ActionModule(ActionBase):
+    _requires_connection = True
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        self._host = self._vars.get("inventory_hostname", "this host")
+        _checked, given = self.validate_argument_spec(argument_spec=_SPEC)
+        requests = {
+            name: Request(**{key: value for key, value in given[option].items()})
+            for name, option in ((ETCD, "etcd"), (KUBE_APISERVER, "kube_apiserver"))
+            if given[option] is not None
+        }
+        try:
+            result.update(self._change(requests, given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"))
+        except Refusal as exc:
+            lines = "\n".join(f"- {problem}" for problem in exc.problems)
+            raise AnsibleActionFail(f"{self._host}: refused, and nothing was changed:\n{lines}") from exc
+        except KubetuneError as exc:
+            raise AnsibleActionFail(f"{self._host}: {exc}") from exc
+        return result
+
+    def _change(self, requests: dict[str, Request], apply: bool, run_id: str) -> dict[str, Any]:
+        facts = self._facts(mend=apply and not self._task.check_mode)
+        plan, requests = self._plan(requests, facts)
+        order = _static_pods.make_order(plan, requests, facts, run_id)
+        cluster = facts["cluster"] or {}
+        result = {
+            "changed": apply and order is not None,
+            "needs_change": order is not None,
+            "report": plan.report,
+            "member": cluster.get("name", ""),
+            "leads": bool(cluster.get("name")) and cluster.get("name") == cluster.get("leader"),
+            "run_id": run_id,
+        }
+        if apply:
+            result["diff"] = _static_pods.diffs(order, facts)
+        if order is None or not apply or self._task.check_mode:
+            return result
+        self._module(WINDOW, operation="start", order=order.to_dict())
+        result["window"] = self._follow(order.id)
+        return result
+
+    # --- discover and plan ------------------------------------------------------------------------------------
+
+    def _facts(self, mend: bool) -> dict[str, Any]:
+        facts = self._module(INFO)["facts"]
+        unfinished = facts["unfinished"]
+        if unfinished and not mend:
+            raise KubetuneError(
+                "a node window was cut off on this host and is not finished: 'systemctl start kubetune-window' ends it"
+            )
+        if unfinished:
+            display.display(f"{self._host}: a node window was cut off; it is ended first")
+            self._module(WINDOW, operation="resume")
+            self._follow(unfinished["id"])
+            facts = self._module(INFO)["facts"]
+        return dict(facts)
+
+    def _plan(self, requests: dict[str, Request], facts: Mapping[str, Any]) -> tuple[NodePlan, dict[str, Request]]:
+        """Plan until the binaries take it: a flag of the profile that one refuses is left out, an explicit one is an error."""
+        pods = _static_pods.parse_manifests(facts)
+        while True:
+            plan = plan_node(requests, facts, pods)
+            if plan.problems:
+                raise Refusal(plan.problems)
+            turned_down = self._judge(plan, requests)
+            if not turned_down:
+                return plan, requests
+            for name, refused in turned_down.items():
+                request = requests[name]
+                requests = {**requests, name: Request(**{**vars(request), "refused": {**request.refused, **refused}})}
+
+    def _judge(self, plan: NodePlan, requests: Mapping[str, Request]) -> dict[str, dict[str, str]]:
+        """Component -> profile flags that its binary does not take; deprecation notices go into the report."""
+        programs: dict[str, dict[str, Any]] = {}
+        for name, planned in plan.plans.items():
+            live = plan.live[name]
+            argv = planned.manifest.argv
+            if not plan.changes(name) or (live.manifest and argv == live.manifest.argv):
+                continue
+            which = {"pid": live.process["pid"]} if live.process else {"image": (planned.manifest.container or {})["image"]}
+            programs[name] = {**which, "flags": argv[1:]}
+        if not programs:
+            return {}
+        verdicts = self._module(WINDOW, operation="judge", judge=programs)["verdicts"]
+        turned_down: dict[str, dict[str, str]] = {}
+        wrong = []
+        for name, verdict in verdicts.items():
+            planned = plan.plans[name]
+            change = planned.change_of(f"--{verdict['flag']}")
+            if verdict["accepted"]:
+                for notice in verdict["notices"]:
+                    planned.say("deprecation", "warning", reason=notice)
+            elif change and not change.explicit:
+                turned_down[name] = {verdict["flag"]: f"the binary on this host says: {verdict['text']}"}
+            else:
+                wrong.append(
+                    f"{name} --{verdict['flag'] or '?'}: the binary on this host refuses it: {verdict['text']}; correct "
+                    f"{planned.component.role}_flags"
+                )
+        if wrong:
+            raise Refusal(wrong)
+        return turned_down
+
+    # --- the window -------------------------------------------------------------------------------------------
+
+    def _follow(self, window_id: str) -> dict[str, Any]:
+        events: list[dict[str, Any]] = []
+        heard = time.monotonic()
+        while time.monotonic() - heard < SILENCE:
+            try:
+                news = self._module(WINDOW, operation="follow", id=window_id, seen=len(events))
+            except _Lost as exc:
+                display.warning(f"{self._host}: {exc}; the window goes on there, asking again")
+                time.sleep(5)
+                continue
+            if news["events"]:
+                heard = time.monotonic()
+            for event in news["events"]:
+                self._show(event, (events or news["events"])[0]["time"])
+            events += news["events"]
+            if news["result"]:
+                return self._verdict({**news["result"], "id": window_id, "events": events})
+        raise KubetuneError(f"node window {window_id} has said nothing for {SILENCE} s: see 'journalctl -u kubetune-window'")
+
+    def _show(self, event: Mapping[str, Any], start: float) -> None:
+        text = f" {event['text']}" if event.get("text") else ""
+        display.display(f"{self._host}: {event['time'] - start:5.1f} s  {event['step']} {event['state']}{text}", color="bright blue")
+
+    def _verdict(self, window: dict[str, Any]) -> dict[str, Any]:
+        outcome = window["outcome"]
+        if outcome == "changed":
+            return window
+        log = "".join(f"\n    {line}" for line in window["log"])
+        after = {
+            "refused": "nothing was changed",
+            "rolled_back": "the old manifests are back and healthy",
+            "broken": "THIS NODE NEEDS A PERSON",
+        }[outcome]
+        raise KubetuneError(f"{window['message']} ({after})" + (f"\n  last lines of the container:{log}" if log else ""))
+
+    def _module(self, name: str, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=self._vars)
+        if answer.get("unreachable"):
+            raise _Lost(f"the host cannot be reached: {answer.get('msg', '')}")
+        if answer.get("failed"):
+            raise KubetuneError(answer.get("msg", f"{name} failed: {answer.get('module_stderr', answer)}"))
+        return answer
+
+
+class _Lost(KubetuneError):
+    """The connection, not the host's work, has failed."""

@@ -1,0 +1,291 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan for one node: the static pods that a role asks for, against the facts of the host.
+
+`plan_node` is pure: facts in (`_node.discover`), parsed manifests in, plans and problems out. A problem names the
+item, the value, what is allowed and what to do; with any problem nothing is changed anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from .._errors import KubetuneError
+from . import checks, standalone
+from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
+from .flags import version_of
+from .manifest import Manifest, flags_of
+from .plan import Memory, Plan, plan, wishes
+
+#: Days. kubeadm renews certificates at each upgrade; one that ends within a week may end in the middle of a repair.
+CERTIFICATE_MIN_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a role's variables ask of one static pod.
+
+    Attributes:
+        state: ``present`` or ``absent`` (all that was set before goes back).
+        mode: ``merge``, ``standalone``, or ``auto``: merge where there is a manifest, else standalone.
+        profile: ``guide`` or ``upstream``.
+        flags, resources: see `plan.wishes`.
+        standalone: identity, listeners and paths of a complete manifest; see `standalone`.
+        refused: profile flag -> why the target's binary turned it down.
+    """
+
+    state: str = "present"
+    mode: str = "auto"
+    profile: str = "guide"
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    standalone: Mapping[str, Any] = field(default_factory=dict)
+    allow_downtime: bool = False
+    allow_unsafe_version: bool = False
+    certificate_min_days: float = CERTIFICATE_MIN_DAYS
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Live:
+    """A component as it is on the host.
+
+    Attributes:
+        manifest: parsed, or None where there is none.
+        process: the fact of the running process that belongs to it, or None.
+        memory: what the last run applied.
+    """
+
+    component: Component
+    manifest: Manifest | None
+    text: str | None
+    sha256: str
+    process: Mapping[str, Any] | None
+    memory: Mapping[str, Any] | None
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        if self.process:
+            return version_of(self.process["version"])
+        image = (self.manifest.container or {}).get("image", "") if self.manifest else ""
+        return version_of(image.rpartition(":")[2])
+
+    @property
+    def own_flags(self) -> dict[str, str]:
+        flags = self.manifest.flags() if self.manifest else {}
+        return {name: flags[name][-1] for name in self.component.own_flags if name in flags}
+
+
+@dataclass
+class NodePlan:
+    plans: dict[str, Plan] = field(default_factory=dict)
+    live: dict[str, Live] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    rendered: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def report(self) -> list[dict[str, Any]]:
+        return [line for each in self.plans.values() for line in each.report]
+
+    def changes(self, name: str) -> bool:
+        """Whether the manifest of a component will differ from what is there."""
+        if name not in self.plans:
+            return False
+        before = self.live[name].manifest
+        return before is None or before.pod != self.plans[name].manifest.pod
+
+
+def plan_node(requests: Mapping[str, Request], facts: Mapping[str, Any], pods: Mapping[str, Any]) -> NodePlan:
+    """
+    Args:
+        requests: component name -> what is asked of it; the other one stays as it is.
+        facts: of `_node.discover.discover`.
+        pods: file name -> parsed manifest, for every file in the manifests directory.
+    """
+    result = NodePlan()
+    result.problems += _unfit_host(facts, requests)
+    if result.problems:
+        return result
+    for name, component in COMPONENTS.items():
+        try:
+            result.live[name] = _live(component, facts, pods)
+        except KubetuneError as exc:
+            result.problems.append(str(exc))
+    if result.problems:
+        return result
+    for name, request in requests.items():
+        _plan_component(result, COMPONENTS[name], request)
+    _relate(result, requests, facts, pods)
+    return result
+
+
+def _plan_component(result: NodePlan, component: Component, request: Request) -> None:
+    live = result.live[component.name]
+    remembered = live.memory or {}
+    rendered = bool(remembered.get("rendered"))
+    base = live.manifest
+    if request.state == "present" and _renders(request, live, rendered, result.problems):
+        try:
+            base = Manifest(standalone.render(component.name, request.standalone), component.name)
+        except KubetuneError as exc:
+            result.problems.append(str(exc))
+            return
+        rendered = True
+    if base is None:
+        if request.state == "present":
+            result.problems.append(
+                f"{component.name}: there is no {component.manifest} to merge into, and {component.role}_standalone says "
+                "nothing of a complete one: run kubeadm first, or give the standalone variables"
+            )
+        return
+    if live.manifest is not None:
+        result.problems += _unfit_process(live, request)
+    try:
+        version = live.version if live.manifest else version_of(str(request.standalone.get("image", "")).rpartition(":")[2])
+    except ValueError as exc:
+        result.problems.append(f"{component.name}: the version cannot be told: {exc}")
+        return
+    wanted, wrong = ({}, []) if request.state == "absent" else wishes(
+        component, request.profile, request.flags, request.resources, request.refused
+    )
+    result.problems += wrong
+    if wrong:
+        return
+    memory = Memory(remembered.get("settings", {}), rendered)
+    planned = plan(component, base, wanted, memory, version)
+    for flag, reason in request.refused.items():
+        planned.say(f"--{flag}", "refused", component.flag(flag).guide, reason=reason)
+    result.plans[component.name] = planned
+    result.rendered[component.name] = rendered
+
+
+def _renders(request: Request, live: Live, rendered_before: bool, problems: list[str]) -> bool:
+    if live.manifest is None:
+        return request.mode in ("auto", "standalone") and bool(request.standalone)
+    if request.mode != "standalone":
+        return rendered_before and bool(request.standalone)
+    if not rendered_before:
+        problems.append(
+            f"{live.component.name}: {live.component.manifest} is there and was not rendered by this collection: use mode "
+            "merge, or take the manifest away first"
+        )
+    return True
+
+
+def _unfit_host(facts: Mapping[str, Any], requests: Mapping[str, Request]) -> list[str]:
+    name = facts["distribution"]
+    if name not in ("", "kubeadm"):
+        return [
+            f"this is a {name} host: it manages its control plane itself, and only kubeadm's static pods are handled; "
+            f"set the flags in {name}'s own configuration"
+        ]
+    standalone_wanted = any(request.standalone for request in requests.values())
+    if not name and not standalone_wanted:
+        return [
+            "this is not a kubeadm control-plane host: /etc/kubernetes is missing; run kubeadm first, or take the host out "
+            "of the group"
+        ]
+    has = facts["manifests"]
+    if f"{KUBE_APISERVER}.yaml" not in has and not standalone_wanted:
+        return [
+            f"this host runs no control plane: {facts['manifests_directory']} has no {KUBE_APISERVER}.yaml; take the host "
+            "out of the group (a worker?), or put the manifest back"
+        ]
+    return []
+
+
+def _live(component: Component, facts: Mapping[str, Any], pods: Mapping[str, Any]) -> Live:
+    files = [name for name, pod in pods.items() if _pod_name(pod) == component.name]
+    for name in files:
+        if name != component.manifest:
+            raise KubetuneError(
+                f"{component.name}: {facts['manifests_directory']}/{name} holds this pod too, and the kubelet reads every "
+                "file whose name does not start with a dot: move it out of the directory"
+            )
+    manifest = Manifest(pods[component.manifest], component.name) if component.manifest in pods else None
+    file = facts["manifests"].get(component.manifest, {})
+    live = Live(component, manifest, file.get("text"), file.get("sha256", ""), None, facts["memory"][component.name])
+    for process in facts["processes"][component.name]:
+        flags = flags_of(process["argv"][1:])
+        if manifest and all(flags.get(name, [""])[-1] == value for name, value in live.own_flags.items()):
+            live.process = process
+    if component.name == ETCD and manifest is None:
+        _no_external_etcd(facts, pods)
+    return live
+
+
+def _no_external_etcd(facts: Mapping[str, Any], pods: Mapping[str, Any]) -> None:
+    if f"{KUBE_APISERVER}.yaml" not in pods:
+        return
+    servers = Manifest(pods[f"{KUBE_APISERVER}.yaml"], KUBE_APISERVER).flags().get("etcd-servers", [""])[-1]
+    if servers:
+        raise KubetuneError(
+            f"etcd: this cluster uses an external etcd ({servers}), and {facts['manifests_directory']} has no etcd.yaml: "
+            "only etcd members which are kubeadm's static pods are handled"
+        )
+
+
+def _unfit_process(live: Live, request: Request) -> list[str]:
+    name = live.component.name
+    if live.process is None:
+        return [
+            f"{name}: {live.component.manifest} is there, but no such process runs: mend it first (crictl ps -a, "
+            f"/var/log/pods/kube-system_{name}-*)"
+        ]
+    wrong = []
+    planned = live.manifest.argv if live.manifest else []
+    if list(live.process["argv"]) != planned:
+        wrong.append(
+            f"{name}: the running process (pid {live.process['pid']}) does not have the arguments of its manifest: the "
+            "kubelet has not taken the manifest up; look at its journal"
+        )
+    for fact in live.process["certificates"]:
+        if fact["problem"]:
+            wrong.append(f"{name} --{fact['flag']}: {fact['path']}: {fact['problem']}; renew it (kubeadm certs renew)")
+        elif fact["days_left"] is not None and fact["days_left"] < request.certificate_min_days:
+            wrong.append(
+                f"{name} --{fact['flag']}: {fact['path']} ends in {fact['days_left']} days, at least "
+                f"{request.certificate_min_days:g} are wanted before a restart; renew it (kubeadm certs renew)"
+            )
+    return wrong
+
+
+def _relate(
+    result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], pods: Mapping[str, Any]
+) -> None:
+    """Everything that concerns more than one setting."""
+    planned = list(result.plans.values())
+    names = {f"{name}.yaml" for name in result.plans}
+    others = [pod for name, pod in pods.items() if name not in names and isinstance(pod, Mapping)]
+    for each in planned:
+        live = result.live[each.component.name]
+        result.problems += checks.limits(each, live.process["peak_rss_bytes"] if live.process else None)
+    result.problems += checks.fit(planned, others, facts["allocatable"])
+    cluster = facts["cluster"] or {}
+    for name, each in result.plans.items():
+        version = _version(result, requests, name)
+        if name == ETCD:
+            result.problems += checks.etcd_version(version, requests[name].allow_unsafe_version)
+            result.problems += checks.etcd(each, version, cluster.get("database_bytes"))
+        else:
+            result.problems += checks.kube_apiserver(each, version)
+    if any(result.changes(name) for name in result.plans):
+        result.problems += [f"etcd: {problem}" for problem in cluster.get("problems", [])]
+    if result.changes(ETCD) and len(cluster.get("members", [])) in (1, 2) and not requests[ETCD].allow_downtime:
+        result.problems.append(
+            f"etcd: this cluster has {len(cluster['members'])} member(s), and restarting one stops it for a while: set "
+            "etcd_static_pod_allow_downtime to true to consent"
+        )
+
+
+def _version(result: NodePlan, requests: Mapping[str, Request], name: str) -> tuple[int, ...]:
+    live = result.live[name]
+    if live.manifest:
+        return live.version
+    return version_of(str(requests[name].standalone["image"]).rpartition(":")[2])
+
+
+def _pod_name(pod: Any) -> str:
+    return str((pod.get("metadata") or {}).get("name")) if isinstance(pod, Mapping) else ""

@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: static_pods
+short_description: Tunes the static pods of a control-plane node, safely
+version_added: 1.0.0
+description:
+  - Plans the wanted flags and resources of etcd and kube-apiserver against what runs, has the target's own binaries judge the
+    result, and changes both in one node window.
+  - The manifest of kubeadm is merged into, so everything that is not asked for stays as it is. With the C(standalone)
+    options a complete manifest is rendered where none is.
+  - A failed change is undone on the host by itself; a change is never begun while the etcd cluster is not whole.
+author:
+  - kubetune contributors (@kubetune)
+extends_documentation_fragment:
+  - kubetune.control_plane.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  apply:
+    description: With V(false) it only plans and judges, and reports whether a window is needed.
+    type: bool
+    default: true
+  run_id:
+    description:
+      - Names the run: its first window takes the snapshot, and after a failed one no other is opened.
+      - Without it each call is a run of its own.
+    type: str
+  etcd:
+    description: What is wanted of etcd. Without it etcd stays as it is.
+    type: dict
+    suboptions: &part
+      state:
+        description: V(absent) puts back all that was set before.
+        type: str
+        choices: [present, absent]
+        default: present
+      mode:
+        description: V(merge) into the live manifest, V(standalone) renders a complete one, V(auto) merges where there is one.
+        type: str
+        choices: [auto, merge, standalone]
+        default: auto
+      profile:
+        description: V(guide) or V(upstream), which leaves the version's own defaults.
+        type: str
+        choices: [guide, upstream]
+        default: guide
+      flags:
+        description: Flag without dashes to value; a null takes it out of the profile, a list repeats it.
+        type: dict
+        default: {}
+      resources:
+        description: C(requests) and C(limits), each a mapping over the profile (V(cpu), V(memory)), or V(none).
+        type: dict
+        default: {}
+      standalone:
+        description: Identity, listeners and paths of a complete manifest.
+        type: dict
+        default: {}
+      allow_downtime:
+        description: Consent to the downtime of a cluster which has no member to spare.
+        type: bool
+        default: false
+      allow_unsafe_version:
+        description: Consent to etcd 3.5.0 to 3.5.2, which can corrupt data.
+        type: bool
+        default: false
+      certificate_min_days:
+        description: Days that every certificate has to be valid for.
+        type: float
+        default: 7
+  kube_apiserver:
+    description: What is wanted of kube-apiserver. Without it kube-apiserver stays as it is.
+    type: dict
+    suboptions: *part
+seealso:
+  - module: kubetune.control_plane.static_pods_info
+  - module: kubetune.control_plane.node_window
+"""
+
+EXAMPLES = r"""
+- name: Raise etcd's quota and the API server's seats in one window
+  kubetune.control_plane.static_pods:
+    etcd:
+      profile: upstream
+      flags:
+        quota-backend-bytes: 8589934592
+    kube_apiserver:
+      profile: upstream
+      flags:
+        max-requests-inflight: 3000
+"""
+
+RETURN = r"""
+report:
+  description: One entry for each setting, with its verdict and the reason.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"role": "etcd_static_pod", "item": "etcd --max-wals", "verdict": "version_default", "value": "5"}]
+needs_change:
+  description: Whether a window is needed.
+  returned: success
+  type: bool
+member:
+  description: The name of this host's etcd member.
+  returned: success
+  type: str
+  sample: cp1
+leads:
+  description: Whether that member is the leader.
+  returned: success
+  type: bool
+window:
+  description: C(outcome), C(seconds), C(snapshot) and C(events) of the node window.
+  returned: when a window was opened
+  type: dict
+"""

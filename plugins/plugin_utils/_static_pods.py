@@ -1,0 +1,169 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of the static pods: YAML in, plan, order for the host out. No connection here."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from typing import Any, Mapping
+
+import yaml
+
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import etcd_access
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import (
+    Live,
+    NodePlan,
+    Request,
+)
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.plan import Plan
+
+
+class _Dumper(yaml.SafeDumper):
+    """Repeats what is repeated: a manifest with anchors would surprise its readers."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """File name -> parsed YAML of each file in the manifests directory.
+
+    Raises:
+        Refusal: a file is no YAML; the kubelet would stop its pod at the next restart.
+    """
+    pods, wrong = {}, []
+    for name, file in facts["manifests"].items():
+        try:
+            pods[name] = yaml.safe_load(file["text"])
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            where = f" line {mark.line + 1}" if mark else ""
+            wrong.append(
+                f"{facts['manifests_directory']}/{name}{where} is not YAML ({getattr(exc, 'problem', exc)}): mend it, the "
+                "kubelet drops such a pod"
+            )
+    if wrong:
+        raise Refusal(wrong)
+    return pods
+
+
+def dump(pod: Mapping[str, Any]) -> str:
+    """In kubeadm's own layout, so that a diff shows what changed and nothing else."""
+    return yaml.dump(pod, Dumper=_Dumper, default_flow_style=False, sort_keys=False, width=10**6, allow_unicode=True)
+
+
+def new_text(planned: Plan, live: Live, state: str) -> str | None:
+    """The manifest's text after the change; the very bytes of before us where nobody else has touched it since."""
+    memory = live.memory or {}
+    if live.manifest is not None and live.manifest.pod == planned.manifest.pod:
+        return live.text
+    if state == "absent" and memory:
+        untouched = memory.get("written_sha256") == live.sha256
+        if untouched and memory.get("rendered"):
+            return None
+        if untouched and memory.get("original_text") is not None:
+            return str(memory["original_text"])
+    return dump(planned.manifest.pod)
+
+
+def make_order(
+    result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], run_id: str
+) -> Order | None:
+    """The order for the host; None where nothing changes."""
+    parts = {name: _part(result, name, requests.get(name)) for name in (ETCD, KUBE_APISERVER)}
+    if not any(part and part.changes for part in parts.values()):
+        return None
+    etcd_manifest = _manifest(result, ETCD)
+    api_manifest = _manifest(result, KUBE_APISERVER)
+    cluster = facts["cluster"] or {}
+    if etcd_manifest is None:
+        raise KubetuneError("etcd: this host has no member, and without one no change can be proved")
+    access = etcd_access(_on_host(etcd_manifest))
+    endpoints = [*access.endpoints, *(url for url in cluster.get("endpoints", []) if url not in access.endpoints)]
+    return Order(
+        id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+        run_id=run_id,
+        host=facts["host"],
+        manifests_directory=facts["manifests_directory"],
+        etcd=parts[ETCD],
+        kube_apiserver=parts[KUBE_APISERVER],
+        etcd_access={**access.to_dict(), "endpoints": endpoints},
+        member=etcd_manifest.flags().get("name", ["default"])[-1],
+        api_server=_where(api_manifest) if api_manifest else {},
+        bootstraps=facts["cluster"] is None,
+        allow_downtime=any(request.allow_downtime for request in requests.values()),
+    )
+
+
+def diffs(order: Order | None, facts: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = []
+    for name, part in ((ETCD, order and order.etcd), (KUBE_APISERVER, order and order.kube_apiserver)):
+        if part and part.changes:
+            path = f"{facts['manifests_directory']}/{name}.yaml"
+            found.append(
+                {"before_header": path, "after_header": path, "before": part.old or "", "after": part.new or ""}
+            )
+    return found
+
+
+def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
+    live, planned = result.live[name], result.plans.get(name)
+    if planned is None or request is None:
+        if live.manifest is None:
+            return None
+        argv = tuple(live.manifest.argv)
+        return Part(live.text, live.text, argv, argv, live.own_flags, None)
+    text = new_text(planned, live, request.state)
+    flags = planned.manifest.flags()
+    return Part(
+        old=live.text,
+        new=text,
+        argv=tuple(planned.manifest.argv),
+        old_argv=tuple(live.manifest.argv) if live.manifest else (),
+        own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
+        memory=None if request.state == "absent" else _memory(result, name, text),
+    )
+
+
+def _memory(result: NodePlan, name: str, text: str | None) -> dict[str, Any]:
+    live, planned = result.live[name], result.plans[name]
+    before = live.memory or {}
+    original = live.text
+    if before:
+        # Somebody else wrote in between: the first text is no longer what to go back to.
+        original = before.get("original_text") if before.get("written_sha256") == live.sha256 else None
+    return {
+        "schema": SCHEMA,
+        "component": name,
+        "settings": planned.settings,
+        "rendered": result.rendered[name],
+        "original_text": original,
+        "written_sha256": hashlib.sha256((text or "").encode()).hexdigest(),
+    }
+
+
+def _manifest(result: NodePlan, name: str) -> Manifest | None:
+    if name in result.plans:
+        return result.plans[name].manifest
+    return result.live[name].manifest
+
+
+def _on_host(manifest: Manifest) -> dict[str, list[str]]:
+    """The flags with each path as the host sees it."""
+    return {
+        name: [manifest.host_path(value) or value if value.startswith("/") else value for value in values]
+        for name, values in manifest.flags().items()
+    }
+
+
+def _where(manifest: Manifest) -> dict[str, list[str]]:
+    flags = _on_host(manifest)
+    return {name: flags[name] for name in ("advertise-address", "secure-port", "client-ca-file") if name in flags}
