@@ -98,7 +98,7 @@ class ClusterLock:
                 continue  # the next turn, or another member; `check` finds out when it is too late
 
 
-def holder(client: Client, name: str) -> dict[str, Any] | None:
+def current_holder(client: Client, name: str) -> dict[str, Any] | None:
     """What the present holder of a lock says of itself; None when it is free."""
     found = client.get(f"{PREFIX}lock/{name}")
     return _holder_of(found) if found else None

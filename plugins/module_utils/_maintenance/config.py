@@ -1,0 +1,211 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program's configuration file: every key has to be there, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from .._errors import KubetuneError, Refusal
+
+DAY = 86_400
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """
+    Attributes:
+        mode: ``auto`` leaves it to the API server or to etcd where one of them compacts; ``on`` and ``off`` do not look.
+        retention_seconds: history that stays, at least. kube-apiserver counts on its own 300 s.
+        min_revisions: fewer revisions than that are not worth a compaction (the guide: 100000).
+    """
+
+    mode: str
+    retention_seconds: int
+    min_revisions: int
+
+
+@dataclass(frozen=True)
+class Defragmentation:
+    """
+    Attributes:
+        enabled: whether this step is done at all.
+        min_fragmentation: free share of the file (0 to 1) from which a member is due.
+        min_reclaimable_bytes: a member with less to gain is left alone.
+        quota_share: share of the quota (0 to 1) from which the free share no longer matters.
+        timeout_seconds: for one member; it serves nothing meanwhile.
+    """
+
+    enabled: bool
+    min_fragmentation: float
+    min_reclaimable_bytes: int
+    quota_share: float
+    timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class Backup:
+    """
+    Attributes:
+        enabled: whether this step is done at all.
+        directory: where the dated directories are made.
+        keep: how many snapshots of this member stay, at most.
+        max_age_days: older ones are deleted; the newest always stays.
+        min_free_bytes: what has to be free on that disk after the snapshot.
+        etcdutl: ``auto`` (on this host, or inside the running etcd's container), ``none``, or a path.
+    """
+
+    enabled: bool
+    directory: str
+    keep: int
+    max_age_days: int
+    min_free_bytes: int
+    etcdutl: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """
+    Attributes:
+        endpoint: client URL of the member on this host; the others come from the member list.
+        ca_file, cert_file, key_file: PEM files for it.
+        data_directory: of the member on this host.
+        state_directory: holds the lock that keeps two runs on this host apart.
+        interval_seconds: compaction and defragmentation are done once in it, by one node for all.
+        lock_wait_seconds: how long a run waits for another one, on this host or in the cluster.
+    """
+
+    endpoint: str
+    ca_file: str
+    cert_file: str
+    key_file: str
+    data_directory: str
+    state_directory: str
+    interval_seconds: int
+    lock_wait_seconds: int
+    compaction: Compaction
+    defragmentation: Defragmentation
+    backup: Backup
+
+
+@dataclass(frozen=True)
+class _Number:
+    minimum: float
+    maximum: float
+    unit: str
+    whole: bool = True
+
+    def problem(self, value: Any) -> str:
+        right_type = type(value) is int or (not self.whole and type(value) is float)
+        if right_type and self.minimum <= value <= self.maximum:
+            return ""
+        return f"a {'whole ' if self.whole else ''}number from {self.minimum:g} to {self.maximum:g} ({self.unit})"
+
+
+@dataclass(frozen=True)
+class _Text:
+    pattern: str
+    allowed: str
+
+    def problem(self, value: Any) -> str:
+        return "" if isinstance(value, str) and re.fullmatch(self.pattern, value) else self.allowed
+
+
+@dataclass(frozen=True)
+class _Switch:
+    def problem(self, value: Any) -> str:
+        return "" if isinstance(value, bool) else "true or false"
+
+
+# Spaces and percent signs would end or change a path in a unit file.
+_PATH = _Text(r"/[^\s%\"'\\]*", "an absolute path without spaces, quotes, backslashes or percent signs")
+
+_TOP: Mapping[str, Any] = {
+    "endpoint": _Text(r"https://[^\s/]+:\d+", "an https URL with its port, such as https://127.0.0.1:2379"),
+    "ca_file": _PATH,
+    "cert_file": _PATH,
+    "key_file": _PATH,
+    "data_directory": _PATH,
+    "state_directory": _PATH,
+    "interval_seconds": _Number(60, 31 * DAY, "seconds"),
+    "lock_wait_seconds": _Number(0, DAY, "seconds"),
+}
+_SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
+    "compaction": (
+        Compaction,
+        {
+            "mode": _Text("auto|on|off", "auto, on or off"),
+            "retention_seconds": _Number(300, 31 * DAY, "seconds; the API server needs 300"),
+            "min_revisions": _Number(1, 10**12, "revisions"),
+        },
+    ),
+    "defragmentation": (
+        Defragmentation,
+        {
+            "enabled": _Switch(),
+            "min_fragmentation": _Number(0, 1, "share of the file", whole=False),
+            "min_reclaimable_bytes": _Number(0, 1024 * GIB, "bytes"),
+            "quota_share": _Number(0, 1, "share of the quota", whole=False),
+            "timeout_seconds": _Number(10, 3600, "seconds"),
+        },
+    ),
+    "backup": (
+        Backup,
+        {
+            "enabled": _Switch(),
+            "directory": _PATH,
+            "keep": _Number(1, 10_000, "snapshots"),
+            "max_age_days": _Number(1, 3650, "days"),
+            "min_free_bytes": _Number(0, 1024 * GIB, "bytes"),
+            "etcdutl": _Text(rf"auto|none|{_PATH.pattern}", "auto, none or an absolute path"),
+        },
+    ),
+}
+
+
+def load(path: str) -> Config:
+    """
+    Raises:
+        KubetuneError: the file cannot be read or is no JSON object.
+        Refusal: keys are missing, unknown or out of range; all of them are named.
+    """
+    try:
+        data = json.loads(Path(path).read_text())
+    except OSError as exc:
+        raise KubetuneError(f"the configuration {path} cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise KubetuneError(f"the configuration {path} is not JSON: {exc}") from exc
+    return parse(data)
+
+
+def parse(data: Any) -> Config:
+    """See `load`."""
+    if not isinstance(data, Mapping):
+        raise KubetuneError("the configuration is not a JSON object")
+    problems = _problems(data, {**_TOP, **dict.fromkeys(_SECTIONS)}, "")
+    for name, (_kind, rules) in _SECTIONS.items():
+        section = data.get(name)
+        if isinstance(section, Mapping):
+            problems += _problems(section, rules, f"{name}.")
+        elif name in data:
+            problems.append(f"{name}: {section!r} is not allowed; an object with {', '.join(rules)} is needed")
+    if problems:
+        raise Refusal(problems)
+    sections = {name: kind(**data[name]) for name, (kind, _rules) in _SECTIONS.items()}
+    return Config(**{name: data[name] for name in _TOP}, **sections)
+
+
+def _problems(data: Mapping[str, Any], rules: Mapping[str, Any], prefix: str) -> list[str]:
+    found = [f"{prefix}{name} is unknown; known are {', '.join(rules)}" for name in data if name not in rules]
+    for name, rule in rules.items():
+        if name not in data:
+            found.append(f"{prefix}{name} is missing")
+        elif rule is not None and rule.problem(data[name]):
+            found.append(f"{prefix}{name}: {data[name]!r} is not allowed; {rule.problem(data[name])} is needed")
+    return found

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steps 1 and 2: is the cluster whole, and how large is each member's database."""
+
+from __future__ import annotations
+
+from .._errors import KubetuneError
+from .._etcd.client import EtcdError
+from .._etcd.cluster import ClusterView, problems, survey
+from .context import Context
+from .defragmentation import Size, size_of
+from .journal import megabytes
+
+HEALTH, SIZE = "health", "size"
+
+#: Share of the quota from which a line becomes a warning; at 1 etcd refuses writes.
+_QUOTA_WARNING = 0.8
+
+
+def check(ctx: Context) -> tuple[ClusterView | None, bool]:
+    """(what the members say, whether the cluster is fit for a change); no view where there is no quorum."""
+    try:
+        view = survey(ctx.client)
+        ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
+        found = problems(view)
+    except KubetuneError as exc:
+        ctx.journal.say(HEALTH, "unhealthy", f"the member list cannot be had, so there is no quorum or no local member: {exc}")
+        return None, False
+    for problem in found:
+        ctx.journal.say(HEALTH, "unhealthy", problem)
+    if any("NOSPACE" in problem for problem in found):
+        ctx.journal.say(
+            HEALTH,
+            "unhealthy",
+            "etcd takes no writes, so the lock for compaction and defragmentation cannot be taken: compact, defragment each "
+            "member and disarm the alarm by hand, then delete data or raise --quota-backend-bytes",
+            alarm="NOSPACE",
+        )
+    if not found:
+        leader = view.leader.member.name if view.leader else ""
+        ctx.journal.say(HEALTH, "ok", f"{len(view.members)} members are healthy, {leader} leads", members=len(view.members), leader=leader)
+    return view, not found
+
+
+def measure(ctx: Context, view: ClusterView) -> dict[int, Size]:
+    """Size per member id, said for each member that answers."""
+    sizes = {}
+    for each in view.members:
+        if each.status is None:
+            continue
+        try:
+            quota = ctx.client.metric("etcd_server_quota_backend_bytes", each.endpoint)
+        except EtcdError:
+            quota = None
+        size = sizes[each.member.member_id] = size_of(each.status, quota)
+        share = f"{size.quota_share:.1%} of its quota" if size.quota else "its quota is unknown"
+        ctx.journal.say(
+            SIZE,
+            "warning" if size.quota_share >= _QUOTA_WARNING else "ok",
+            f"{each.member.name} has {megabytes(size.size)}, {share}, {size.fragmentation:.1%} of it free",
+            member=each.member.name,
+            size_bytes=size.size,
+            in_use_bytes=size.in_use,
+            quota_bytes=size.quota or "unknown",
+            quota_share=size.quota_share,
+            fragmentation=size.fragmentation,
+        )
+    return sizes

@@ -1,0 +1,83 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the run says: one line for each decision, for people first and for programs behind the bar.
+
+    defragmentation: cp2 went from 542 MB to 252 MB | step=defragmentation outcome=done member=cp2 ...
+
+The exit status is the worst of what was said, see `EXIT_STATUS`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TextIO
+
+#: Exit status -> meaning. 1 is left to what nobody foresaw.
+EXIT_STATUS = {
+    0: "everything was done, or there was nothing to do",
+    2: "the command line or the configuration is wrong; nothing was done",
+    3: "another run or a change held a lock for too long; what needs that lock was left out",
+    4: "the cluster is not whole; compaction and defragmentation were left out",
+    5: "compaction or defragmentation failed",
+    6: "there is no new backup",
+}
+USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP = 2, 3, 4, 5, 6
+
+#: Outcome -> (syslog priority, exit status).
+_OUTCOMES = {
+    "ok": (6, 0),
+    "done": (5, 0),
+    "nothing": (6, 0),
+    "left_out": (6, 0),
+    "planned": (6, 0),
+    "waiting": (6, 0),
+    "warning": (4, 0),
+    "locked": (4, LOCKED),
+    "unhealthy": (3, UNHEALTHY),
+    "failed": (3, STEP_FAILED),
+}
+
+
+class Journal:
+    """
+    Args:
+        stream: where the lines go.
+        priorities: put a ``<N>`` in front, which systemd's journal takes for the syslog priority of the line.
+    """
+
+    def __init__(self, stream: TextIO, priorities: bool = False) -> None:
+        self._stream = stream
+        self._priorities = priorities
+        self.exit_status = 0
+
+    def say(self, step: str, outcome: str, sentence: str, **facts: Any) -> None:
+        """
+        Args:
+            step: health, size, compaction, defragmentation, backup or run.
+            outcome: a key of the table above; it decides on priority and exit status.
+            sentence: for people.
+            facts: for programs, with the unit in the name (``seconds=2.7``).
+        """
+        priority, status = _OUTCOMES[outcome]
+        if step == "backup" and outcome == "failed":
+            status = NO_BACKUP
+        self.exit_status = max(self.exit_status, status)
+        tail = " ".join(f"{key}={_text(value)}" for key, value in {"step": step, "outcome": outcome, **facts}.items())
+        mark = f"<{priority}>" if self._priorities else ""
+        line = f"{step}: {sentence} | {tail}".replace("\n", " ")
+        print(mark + line, file=self._stream, flush=True)
+
+
+def megabytes(size: float) -> str:
+    """Bytes for people: ``542.3 MB``."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    text = str(value)
+    return json.dumps(text) if not text or any(char in text for char in ' "=|') else text
