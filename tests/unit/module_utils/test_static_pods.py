@@ -1,0 +1,403 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan for a node: what wins, what stays, what is refused, and what goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.hosts import Host
+
+ETCD, API = "etcd", "kube-apiserver"
+BOTH = {ETCD: Request(), API: Request()}
+
+
+def planned(host, requests: dict[str, Request] | None = None) -> NodePlan:
+    return plan_node(requests or BOTH, host.facts, host.pods)
+
+
+def verdict(plan: NodePlan, item: str) -> dict[str, Any]:
+    found = [line for line in plan.report if line["item"] == item]
+    assert len(found) == 1, f"{item}: {found}"
+    return found[0]
+
+
+def apply(host, requests: dict[str, Request]) -> Any:
+    """What the window does: the new manifests are there, the processes run, the memory is written."""
+    plan = planned(host, requests)
+    assert plan.problems == []
+    order = _static_pods.make_order(plan, requests, host.facts, "run")
+    for name, part in ((ETCD, order and order.etcd), (API, order and order.kube_apiserver)):
+        if part and part.changes:
+            host.write(f"{name}.yaml", part.new)
+            process = host.facts["processes"][name][0]
+            host.run(name, process["version"], process["peak_rss_bytes"])
+            host.facts["memory"][name] = part.memory
+    return order
+
+
+def test_every_flag_of_the_guide_is_set(host) -> None:
+    plan = planned(host)
+    assert plan.problems == []
+    for name, component in COMPONENTS.items():
+        flags = plan.plans[name].manifest.flags()
+        for flag in component.flags:
+            if flag.guide is not None:
+                assert flag.same(flags[flag.name][-1], flag.guide), flag.name
+
+
+def test_what_is_not_asked_for_stays(host) -> None:
+    plan = planned(host)
+    for name in BOTH:
+        before, after = host.pod(name), plan.plans[name].manifest.pod
+        for pod in (before, after):
+            pod["spec"]["containers"][0].pop("resources")
+            command = pod["spec"]["containers"][0].pop("command")
+            guide = {f"--{flag.name}" for flag in COMPONENTS[name].flags}
+            pod["other"] = [word for word in command if word.partition("=")[0] not in guide]
+        assert before == after
+
+
+def test_a_second_run_changes_nothing(host) -> None:
+    assert apply(host, BOTH) is not None
+    assert apply(host, BOTH) is None
+    assert {line["verdict"] for line in planned(host).report} <= {
+        "already_right", "version_default", "ignored", "warning", "left_out",
+    }
+
+
+def test_defaults_of_the_version_are_told_from_changes(host) -> None:
+    plan = planned(host)
+    assert verdict(plan, "etcd --heartbeat-interval")["verdict"] == "version_default"
+    assert "3.6.16" in verdict(plan, "etcd --heartbeat-interval")["reason"]
+    assert verdict(plan, "etcd --snapshot-count") == {
+        "role": "etcd_static_pod", "item": "etcd --snapshot-count", "verdict": "changed", "value": "100000",
+        "previous": "10000", "reason": "",
+    }
+    assert verdict(plan, "kube-apiserver --etcd-compaction-interval")["verdict"] == "version_default"
+    assert verdict(plan, "kube-apiserver --default-watch-cache-size")["verdict"] == "ignored"
+
+
+def test_a_larger_live_value_stays(host) -> None:
+    text = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    host.write("kube-apiserver.yaml", text.replace("    - --secure-port=6443", "    - --max-requests-inflight=5000\n    - --secure-port=6443"))
+    host.run(API, "1.36.3", 2**20)
+    line = verdict(planned(host), "kube-apiserver --max-requests-inflight")
+    assert (line["verdict"], line["value"]) == ("kept", "5000")
+    explicit = {API: Request(flags={"max-requests-inflight": 800})}
+    line = verdict(planned(host, explicit), "kube-apiserver --max-requests-inflight")
+    assert (line["verdict"], line["value"], line["previous"]) == ("changed", "800", "5000")
+
+
+def test_upstream_profile_asks_for_nothing(host) -> None:
+    plan = planned(host, {ETCD: Request(profile="upstream"), API: Request(profile="upstream")})
+    assert not plan.changes(ETCD) and not plan.changes(API)
+
+
+def test_a_removed_variable_goes_back_to_what_was_there(host) -> None:
+    up = {"profile": "upstream"}
+    apply(host, {ETCD: Request(flags={"snapshot-count": 5000, "max-wals": 9}, **up)})
+    apply(host, {ETCD: Request(flags={"max-wals": 9}, **up)})
+    flags = planned(host).live[ETCD].manifest.flags()
+    assert flags["snapshot-count"] == ["10000"]
+    assert flags["max-wals"] == ["9"]
+
+
+def test_absent_brings_back_the_very_bytes(host) -> None:
+    before = {name: file["text"] for name, file in host.facts["manifests"].items()}
+    apply(host, BOTH)
+    apply(host, {ETCD: Request(flags={"max-wals": 7}), API: Request()})
+    apply(host, {ETCD: Request(state="absent"), API: Request(state="absent")})
+    assert {name: file["text"] for name, file in host.facts["manifests"].items()} == before
+    assert host.facts["memory"] == {ETCD: None, API: None}
+
+
+def test_absent_keeps_what_others_changed_since(host) -> None:
+    apply(host, BOTH)
+    text = host.facts["manifests"]["etcd.yaml"]["text"]
+    host.write("etcd.yaml", text.replace("--name=cp1", "--name=cp1\n    - --log-level=debug").replace("--max-wals=5", "--max-wals=8"))
+    host.run(ETCD, "3.6.16", 2**20)
+    plan = planned(host, {ETCD: Request(state="absent")})
+    flags = plan.plans[ETCD].manifest.flags()
+    assert flags["log-level"] == ["debug"]
+    assert flags["max-wals"] == ["8"]
+    assert flags["snapshot-count"] == ["10000"]
+    assert verdict(plan, "etcd --max-wals")["verdict"] == "kept"
+
+
+def test_a_hand_edit_shows_as_drift(host) -> None:
+    apply(host, BOTH)
+    text = host.facts["manifests"]["etcd.yaml"]["text"]
+    host.write("etcd.yaml", text.replace("--backend-batch-limit=10000", "--backend-batch-limit=77"))
+    host.run(ETCD, "3.6.16", 2**20)
+    line = verdict(planned(host), "etcd --backend-batch-limit")
+    assert (line["verdict"], line["previous"]) == ("changed", "77")
+    assert "drifted from 10000" in line["reason"]
+
+
+def test_null_takes_a_flag_out_of_the_profile(host) -> None:
+    plan = planned(host, {ETCD: Request(flags={"quota-backend-bytes": None})})
+    assert "quota-backend-bytes" not in plan.plans[ETCD].manifest.flags()
+    assert verdict(plan, "etcd --quota-backend-bytes")["verdict"] == "left_out"
+
+
+def test_a_flag_that_the_binary_turned_down_is_reported(host) -> None:
+    plan = planned(host, {ETCD: Request(refused={"max-snapshots": "unknown flag: --max-snapshots"})})
+    assert "max-snapshots" not in plan.plans[ETCD].manifest.flags()
+    line = verdict(plan, "etcd --max-snapshots")
+    assert (line["verdict"], line["reason"]) == ("refused", "unknown flag: --max-snapshots")
+
+
+# --- resources ------------------------------------------------------------------------------------------------
+
+
+def test_requests_which_do_not_fit_are_left_out(host) -> None:
+    host.facts["allocatable"] = {"cpu": "2", "memory": "24Gi"}
+    plan = planned(host)
+    assert plan.problems == []
+    assert plan.plans[API].manifest.resource("requests.cpu") == "250m"
+    line = verdict(plan, "kube-apiserver requests.cpu")
+    assert line["verdict"] == "left_out"
+    assert "1300m more than the node's allocatable 2" in line["reason"]
+    assert plan.plans[ETCD].manifest.resource("requests.cpu") == "1000m"
+
+
+def test_explicit_requests_which_do_not_fit_are_an_error(host) -> None:
+    host.facts["allocatable"] = {"cpu": "2", "memory": "24Gi"}
+    plan = planned(host, {API: Request(resources={"requests": {"cpu": "2000m"}})})
+    assert len(plan.problems) == 1
+    assert "kube-apiserver requests.cpu=2000m" in plan.problems[0]
+    assert "allocatable 2" in plan.problems[0]
+
+
+def test_a_memory_limit_near_the_peak_is_left_out(host) -> None:
+    host.facts["processes"][ETCD][0]["peak_rss_bytes"] = 3 * 2**30
+    plan = planned(host)
+    assert plan.plans[ETCD].manifest.resource("limits.memory") is None
+    assert "3072Mi" in [line for line in plan.report if line["item"] == "etcd limits.memory"][0]["reason"]
+    explicit = planned(host, {ETCD: Request(resources={"limits": {"memory": "4Gi"}})})
+    assert "etcd limits.memory: 4Gi is too little" in explicit.problems[0]
+
+
+def test_no_limits(host) -> None:
+    plan = planned(host, {ETCD: Request(resources={"limits": "none"})})
+    assert plan.plans[ETCD].manifest.resource("limits.cpu") is None
+    assert plan.plans[ETCD].manifest.resource("requests.cpu") == "1000m"
+
+
+def test_a_request_above_the_limit(host) -> None:
+    plan = planned(host, {ETCD: Request(resources={"requests": {"cpu": "3"}})})
+    assert plan.plans[ETCD].manifest.resource("limits.cpu") is None
+    both = planned(host, {ETCD: Request(resources={"requests": {"cpu": "3"}, "limits": {"cpu": "2"}})})
+    assert "the request of 3 is above the limit of 2" in both.problems[0]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("component", "request_", "text"),
+    [
+        (ETCD, Request(flags={"heartbeat-interval": "fast"}), "etcd --heartbeat-interval: 'fast' is not allowed, a whole number"),
+        (ETCD, Request(flags={"election-timeout": 60000}), "at most 50000"),
+        (ETCD, Request(flags={"heartbeat-interval": 300}), "at least 1500 is needed"),
+        (ETCD, Request(flags={"quota-backend-bytes": 1000}), "not above the database's 41943040 bytes"),
+        (ETCD, Request(flags={"backend-batch-interval": 100}), "duration with its unit"),
+        (ETCD, Request(flags={"wal-dir": "/wal"}), "never touched"),
+        (ETCD, Request(flags={"--max-wals": 5}), "without dashes"),
+        (ETCD, Request(resources={"requests": {"cpu": "lots"}}), "'lots' is not allowed, a Kubernetes quantity"),
+        (ETCD, Request(resources={"requests": {"gpu": "1"}}), "only requests.cpu"),
+        (API, Request(flags={"goaway-chance": 0.5}), "at most 0.02"),
+        (API, Request(flags={"max-requests-inflight": 0, "max-mutating-requests-inflight": 0}), "is 0"),
+        (API, Request(flags={"advertise-address": "1.2.3.4"}), "never touched"),
+    ],
+)
+def test_bad_values(host, component: str, request_: Request, text: str) -> None:
+    problems = planned(host, {component: request_}).problems
+    assert len(problems) == 1, problems
+    assert text in problems[0]
+    assert component in problems[0]
+
+
+def test_all_problems_are_named_at_once(host) -> None:
+    problems = planned(host, {ETCD: Request(flags={"max-wals": "x", "name": "y"}), API: Request(flags={"goaway-chance": 1})}).problems
+    assert len(problems) == 3
+
+
+@pytest.mark.parametrize("version", ["3.5.0", "3.5.1", "3.5.2"])
+def test_etcd_releases_which_corrupt_data(host, version: str) -> None:
+    host.facts["processes"][ETCD][0]["version"] = version
+    assert "can corrupt data" in planned(host).problems[0]
+    assert planned(host, {ETCD: Request(allow_unsafe_version=True)}).problems == []
+
+
+@pytest.mark.parametrize("name", ["RKE2", "k3s"])
+def test_other_distributions_are_named(host, name: str) -> None:
+    host.facts["distribution"] = name
+    assert f"this is a {name} host" in planned(host).problems[0]
+
+
+def test_a_worker(host) -> None:
+    host.facts["manifests"] = {}
+    assert "runs no control plane" in planned(host).problems[0]
+
+
+def test_external_etcd(host) -> None:
+    del host.facts["manifests"]["etcd.yaml"]
+    assert "external etcd (https://127.0.0.1:2379)" in planned(host).problems[0]
+
+
+def test_a_second_file_with_the_same_pod(host) -> None:
+    host.write("etcd.yaml.bak", host.facts["manifests"]["etcd.yaml"]["text"])
+    assert "etcd.yaml.bak holds this pod too" in planned(host).problems[0]
+
+
+def test_a_manifest_that_is_no_yaml(host) -> None:
+    host.write("etcd.yaml", "a: [")
+    with pytest.raises(Refusal, match=r"manifests/etcd.yaml line 1 is not YAML"):
+        _static_pods.parse_manifests(host.facts)
+
+
+def test_a_process_which_is_not_what_its_manifest_says(host) -> None:
+    host.facts["processes"][ETCD][0]["argv"] = [*host.facts["processes"][ETCD][0]["argv"], "--log-level=debug"]
+    assert "does not have the arguments of its manifest" in planned(host).problems[0]
+    host.facts["processes"][ETCD] = []
+    assert "no such process runs" in planned(host).problems[0]
+
+
+def test_certificates(host) -> None:
+    host.facts["processes"][ETCD][0]["certificates"] = [
+        {"flag": "cert-file", "path": "/pki/server.crt", "days_left": 3.0, "problem": ""},
+        {"flag": "key-file", "path": "/pki/server.key", "days_left": None, "problem": "No such file or directory"},
+    ]
+    problems = planned(host, {ETCD: Request()}).problems
+    assert "/pki/server.crt ends in 3.0 days" in problems[0]
+    assert "/pki/server.key: No such file" in problems[1]
+
+
+def test_a_cluster_which_is_not_whole(host) -> None:
+    host.facts["cluster"]["problems"] = ["member cp3 (1f) does not answer: refused"]
+    assert planned(host).problems == ["etcd: member cp3 (1f) does not answer: refused"]
+    nothing = {ETCD: Request(profile="upstream")}
+    assert planned(host, nothing).problems == []
+
+
+def test_downtime_needs_consent(host) -> None:
+    host.facts["cluster"]["members"] = ["cp1"]
+    assert "etcd_static_pod_allow_downtime" in planned(host).problems[0]
+    assert planned(host, {ETCD: Request(allow_downtime=True), API: Request()}).problems == []
+    assert planned(host, {API: Request()}).problems == []
+
+
+def test_a_webhook_ttl_of_the_profile_gives_way_to_an_authorization_config(host) -> None:
+    text = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    host.write("kube-apiserver.yaml", text.replace("--authorization-mode=Node,RBAC", "--authorization-config=/etc/a.yaml"))
+    host.run(API, "1.36.3", 2**20)
+    plan = planned(host, {API: Request()})
+    assert plan.problems == []
+    assert "authorization-webhook-cache-authorized-ttl" not in plan.plans[API].manifest.flags()
+
+
+# --- standalone -------------------------------------------------------------------------------------------------
+
+STANDALONE = {
+    ETCD: Request(
+        standalone={
+            "name": "n1", "image": "registry.k8s.io/etcd:3.6.8-0", "advertise_address": "10.0.0.9",
+            "initial_cluster": "n1=https://10.0.0.9:2380",
+        },
+        allow_downtime=True,
+    ),
+    API: Request(
+        standalone={
+            "image": "registry.k8s.io/kube-apiserver:v1.36.3", "advertise_address": "10.0.0.9",
+            "service_cluster_ip_range": "10.96.0.0/12",
+        }
+    ),
+}
+
+
+def bare(host) -> None:
+    host.facts.update(manifests={}, processes={ETCD: [], API: []}, cluster=None)
+
+
+def test_complete_manifests_where_there_are_none(host) -> None:
+    bare(host)
+    plan = planned(host, STANDALONE)
+    assert plan.problems == []
+    order = _static_pods.make_order(plan, STANDALONE, host.facts, "run")
+    assert order.bootstraps and order.etcd.old is None
+    flags = plan.plans[ETCD].manifest.flags()
+    assert flags["peer-client-cert-auth"] == ["true"]
+    assert flags["initial-cluster"] == ["n1=https://10.0.0.9:2380"]
+    assert flags["quota-backend-bytes"] == ["8589934592"]
+
+
+def test_a_rendered_manifest_is_stable_and_goes_away_whole(host) -> None:
+    bare(host)
+    apply(host, {**STANDALONE}) if host.facts["processes"][ETCD] else _first(host)
+    host.facts["cluster"] = {"name": "n1", "problems": [], "members": ["n1"], "leader": "n1", "database_bytes": 1, "endpoints": []}
+    assert apply(host, STANDALONE) is None
+    absent = {name: Request(state="absent", allow_downtime=True) for name in STANDALONE}
+    order = _static_pods.make_order(planned(host, absent), absent, host.facts, "run")
+    assert order.etcd.new is None and order.kube_apiserver.new is None
+
+
+def _first(host) -> None:
+    plan = planned(host, STANDALONE)
+    order = _static_pods.make_order(plan, STANDALONE, host.facts, "run")
+    for name, part, version in ((ETCD, order.etcd, "3.6.8"), (API, order.kube_apiserver, "1.36.3")):
+        host.write(f"{name}.yaml", part.new)
+        host.run(name, version, 2**20)
+        host.facts["memory"][name] = part.memory
+
+
+def test_standalone_says_what_it_lacks(host) -> None:
+    bare(host)
+    problems = planned(host, {ETCD: Request(standalone={"name": "n1"})}).problems
+    assert "lacks image, advertise_address, initial_cluster" in problems[0]
+
+
+def test_standalone_does_not_replace_a_manifest_of_others(host) -> None:
+    problems = planned(host, {ETCD: Request(mode="standalone", standalone=STANDALONE[ETCD].standalone)}).problems
+    assert "was not rendered by this collection" in problems[0]
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+
+FLAGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "max-wals": st.one_of(st.none(), st.integers(0, 99)),
+        "snapshot-count": st.integers(1, 10**6),
+        "backend-batch-limit": st.integers(0, 10**5),
+        "log-level": st.sampled_from(["info", "debug"]),
+    },
+)
+
+
+@given(first=FLAGS, second=FLAGS, profile=st.sampled_from(["guide", "upstream"]))
+def test_whatever_was_set_before_the_result_is_what_is_wanted_now(first: Any, second: Any, profile: str) -> None:
+    """The way there does not matter, a second run changes nothing, and absent always leads home."""
+
+
+    straight, roundabout = Host(), Host()
+    text = roundabout.facts["manifests"]["etcd.yaml"]["text"]
+    want = {ETCD: Request(flags=second, profile=profile)}
+    apply(roundabout, {ETCD: Request(flags=first)})
+    apply(roundabout, want)
+    apply(straight, want)
+    flags = [planned(each, want).live[ETCD].manifest.flags() for each in (straight, roundabout)]
+    assert flags[0] == flags[1]
+    assert apply(roundabout, want) is None
+    apply(roundabout, {ETCD: Request(state="absent")})
+    assert roundabout.facts["manifests"]["etcd.yaml"]["text"] == text
