@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._kernel.tree import Tree
 
@@ -50,7 +50,7 @@ class Stack:
     """
 
     path: str
-    existing: str
+    existing: str = ""
     mounted: str = ""
     leaves: tuple[str, ...] = ()
     nowhere: str = ""
@@ -98,48 +98,47 @@ def find(tree: Tree, path: str) -> Stack:
     existing = path
     while not tree.exists(existing):
         existing = os.path.dirname(existing)
-    existing = tree.resolve(existing)
-    return _find(tree, path, existing, parse_mountinfo(tree.read("/proc/self/mountinfo") or ""))
+    mounts = parse_mountinfo(tree.read("/proc/self/mountinfo") or "")
+    return replace(_below(tree, tree.resolve(existing), mounts), path=path, existing=existing)
 
 
-def _find(tree: Tree, path: str, existing: str, mounts: list[Mount]) -> Stack:
-    major, minor = tree.device(existing)
-    if major != 0:
-        return _stack(tree, path, existing, f"/sys/dev/block/{major}:{minor}")
-    mount = mount_of(mounts, existing, (major, minor))
+def _below(tree: Tree, path: str, mounts: list[Mount]) -> Stack:
+    """The same for a path without symbolic links that exists."""
+    device = tree.device(path)
+    if device[0] != 0:
+        return _stack(tree, path, "/sys/dev/block/{}:{}".format(*device))
+    mount = mount_of(mounts, path, device)
     if mount is None:
-        return Stack(path, existing, nowhere="/proc/self/mountinfo does not name its file system")
+        return Stack(path, nowhere="/proc/self/mountinfo does not name its file system")
     if mount.kind == "btrfs":
-        return _btrfs(tree, path, existing, mount)
+        return _btrfs(tree, path, mount)
     if mount.kind == "overlay":
-        return _overlay(tree, path, existing, mount, mounts)
+        return _overlay(tree, path, mount, mounts)
     why = _ELSEWHERE.get(mount.kind, "it has no block device of its own")
-    return Stack(path, existing, nowhere=f"it is on {mount.kind}, mounted at {mount.point}: {why}")
+    return Stack(path, nowhere=f"it is on {mount.kind}, mounted at {mount.point}: {why}")
 
 
-def _stack(tree: Tree, path: str, existing: str, node: str) -> Stack:
+def _stack(tree: Tree, path: str, node: str) -> Stack:
     if not tree.exists(node):
-        return Stack(path, existing, nowhere=f"sysfs does not show its device ({os.path.basename(node)})")
-    return Stack(path, existing, disk_of(tree, node), tuple(leaves_of(tree, node)))
+        return Stack(path, nowhere=f"sysfs does not show its device, {os.path.basename(node)}")
+    return Stack(path, mounted=disk_of(tree, node), leaves=tuple(leaves_of(tree, node)))
 
 
-def _btrfs(tree: Tree, path: str, existing: str, mount: Mount) -> Stack:
+def _btrfs(tree: Tree, path: str, mount: Mount) -> Stack:
     source = os.path.basename(tree.resolve(mount.source))
     for uuid in tree.names("/sys/fs/btrfs"):
         devices = tree.names(f"/sys/fs/btrfs/{uuid}/devices")
         if source in devices:
-            leaves: list[str] = []
-            for name in devices:
-                leaves += leaves_of(tree, f"/sys/fs/btrfs/{uuid}/devices/{name}")
-            return Stack(path, existing, "", tuple(dict.fromkeys(leaves)))
-    return Stack(path, existing, nowhere=f"it is on btrfs, and sysfs shows no devices for {mount.source}")
+            leaves = [leaf for name in devices for leaf in leaves_of(tree, f"/sys/fs/btrfs/{uuid}/devices/{name}")]
+            return Stack(path, leaves=tuple(dict.fromkeys(leaves)))
+    return Stack(path, nowhere=f"it is on btrfs, and sysfs shows no devices for {mount.source}")
 
 
-def _overlay(tree: Tree, path: str, existing: str, mount: Mount, mounts: list[Mount]) -> Stack:
+def _overlay(tree: Tree, path: str, mount: Mount, mounts: list[Mount]) -> Stack:
     upper = next((each[len("upperdir=") :] for each in mount.options if each.startswith("upperdir=")), "")
     if upper and tree.exists(upper):
-        return _find(tree, path, tree.resolve(upper), mounts)
-    return Stack(path, existing, nowhere=f"it is on overlay, mounted at {mount.point}, whose upper layer is not in sight")
+        return _below(tree, tree.resolve(upper), mounts)
+    return Stack(path, nowhere=f"it is on overlay, mounted at {mount.point}, whose upper layer is not in sight here")
 
 
 def disk_of(tree: Tree, node: str) -> str:

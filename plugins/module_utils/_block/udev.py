@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterable
 
+from .._kernel.tree import OWN_HEADER
 from .device import Identity
 
 #: After 60-persistent-storage.rules, which finds the identities, and after the distributions' 60-*scheduler.rules.
@@ -27,7 +28,7 @@ class Rule:
 
 def render(rules: Iterable[Rule]) -> str:
     """The file's content; the same for the same rules, and without kernel names, which change from boot to boot."""
-    lines = ["# Written by kubetune.control_plane.host_tuning, which overwrites edits: use its variables."]
+    lines = [OWN_HEADER]
     lines += sorted(_line(rule) for rule in rules)
     return "\n".join(lines) + "\n"
 

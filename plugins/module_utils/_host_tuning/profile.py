@@ -130,7 +130,7 @@ def _schedulers(
                 f"scheduler {choice.value!r}{f' of class {kind}' if kind else ''}: not a scheduler's name, such as "
                 f"mq-deadline, none, kyber or bfq, nor {KEEP!r}, which leaves it as it is"
             )
-    return {kind: choice for kind, choice in wanted.items()}
+    return wanted
 
 
 def _read_ahead(profile: int | None, given: int | None, mode: str, problems: list[str]) -> Choice | None:
@@ -188,6 +188,6 @@ def _pair_problems(wanted: Mapping[str, Choice]) -> list[str]:
         if limit and background and int(background.value) >= int(limit.value):
             problems.append(
                 f"sysctl vm.dirty_background_{unit} {background.value}: has to be below vm.dirty_{unit}, {limit.value}; "
-                "the kernel would use half of that without a word"
+                "give both, or the kernel takes half of the limit without a word"
             )
     return problems

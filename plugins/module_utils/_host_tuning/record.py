@@ -70,10 +70,10 @@ def load(tree: Tree) -> Records:
 def save(tree: Tree, records: Records) -> None:
     """Write it, for root alone; remove it when nothing is left to remember."""
     if records:
+        tree.make_directories(os.path.dirname(PATH), 0o700)
         tree.replace(PATH, _encode(records), 0o600)
     else:
         tree.remove(PATH)
-        tree.remove_directory(os.path.dirname(PATH))
 
 
 def _decode(data: dict[str, Any]) -> Records:

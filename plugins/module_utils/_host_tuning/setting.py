@@ -35,7 +35,7 @@ class Setting:
         live: as it is; None where the kernel has none.
         wanted: None for a setting which shall be as it was before us.
         explicit: given by a person.
-        keeps: whether a profile leaves this live value as it is.
+        keeps: whether a live value is so much stricter or larger than the wanted one that it stays.
         obstacle: why it cannot be written; empty when it can.
         note: something that the reader should know, whatever is decided.
         idle: the value is without effect here; ``note`` says why.
@@ -85,8 +85,8 @@ def decide(setting: Setting, record: Record | None) -> Decision:
     before = record.original if record and live == record.applied else live
     if wanted is None:
         return _give_back(setting, record)
-    if before is not None and not setting.explicit and setting.keeps(before):
-        reason = f"{_describe(before, wanted)} is there, and the profile's {wanted.text} would only weaken it"
+    if before is not None and setting.keeps(before):
+        reason = f"{_describe(before, wanted)} is there, and {wanted.text} would only weaken it"
         if before == live or setting.obstacle:
             return Decision(setting, "kept", None, None, _join(reason, setting.note))
         return Decision(setting, "restored", before, None, _join(reason, setting.note))
@@ -98,9 +98,10 @@ def decide(setting: Setting, record: Record | None) -> Decision:
     return Decision(setting, "changed", wanted, Record(record.original if record else live, wanted), setting.note)
 
 
-def refused(decision: Decision, reason: str) -> Decision:
-    """The same decision after the kernel said no."""
-    return Decision(decision.setting, "refused", None, None, reason)
+def refused(decision: Decision, record: Record | None, reason: str) -> Decision:
+    """The same decision after the kernel said no; what was known before stays known."""
+    verdict = "refused" if decision.setting.wanted else "left_out"
+    return Decision(decision.setting, verdict, None, record, reason)
 
 
 def _give_back(setting: Setting, record: Record | None) -> Decision:

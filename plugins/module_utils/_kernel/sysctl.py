@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Iterable
 
-from .tree import Tree
+from .tree import OWN_HEADER, Tree
 
 #: Sorts after the 99-sysctl.conf of kubespray and of Debian: systemd-sysctl(8) and `sysctl --system` order the files of
 #: all directories by their base name, and the last one wins (sysctl.d(5)).
@@ -139,7 +139,7 @@ def keeps(name: str, live: str, wanted: str) -> bool:
 
 def render(values: dict[str, str]) -> str:
     """The file's content; the same for the same values."""
-    lines = ["# Written by kubetune.control_plane.host_tuning, which overwrites edits: use its variables."]
+    lines = [OWN_HEADER]
     lines += [f"{name} = {values[name]}" for name in sorted(values)]
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import stat
+from pathlib import Path
+
+from .._node.state import sync_directory, write_atomically
+
+#: First line of the files that are ours alone.
+OWN_HEADER = "# Written by kubetune.control_plane.host_tuning, which overwrites edits: use its variables."
 
 
 class Tree:
@@ -36,6 +42,10 @@ class Tree:
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.locate(path))
+
+    def mode(self, path: str) -> int:
+        """The permission bits of a file that exists."""
+        return stat.S_IMODE(os.stat(self.locate(path)).st_mode)
 
     def names(self, path: str) -> list[str]:
         """What is in a directory, sorted; empty where there is no such directory."""
@@ -72,28 +82,22 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def replace(self, path: str, content: str, mode: int) -> list[str]:
-        """Write a file so that it is seen either as it was or as it shall be, also after a power cut.
+    def replace(self, path: str, content: str, mode: int) -> None:
+        """Write a file so that it is seen either as it was or as it shall be, also after a power cut."""
+        self.make_directories(os.path.dirname(path))
+        write_atomically(Path(self.locate(path)), content.encode("utf-8", "surrogateescape"), mode)
 
-        Returns:
-            the directories that had to be made, outermost first.
-        """
-        made = self._make_directories(os.path.dirname(path), 0o700 if mode == 0o600 else 0o755)
-        target = self.locate(path)
-        directory = os.path.dirname(target)
-        descriptor, temporary = tempfile.mkstemp(prefix=".kubetune-", dir=directory)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
-            os.rename(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        self._sync(directory)
-        return made
+    def missing_directories(self, path: str) -> list[str]:
+        """The directories that do not exist on the way to a directory and that one itself, outermost first."""
+        missing: list[str] = []
+        while not self.exists(path):
+            missing.insert(0, path)
+            path = os.path.dirname(path)
+        return missing
+
+    def make_directories(self, path: str, mode: int = 0o755) -> None:
+        for each in self.missing_directories(path):
+            os.mkdir(self.locate(each), mode)
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing to do where there is none."""
@@ -101,7 +105,7 @@ class Tree:
             os.unlink(self.locate(path))
         except FileNotFoundError:
             return
-        self._sync(os.path.dirname(self.locate(path)))
+        sync_directory(Path(self.locate(os.path.dirname(path))))
 
     def remove_directory(self, path: str) -> None:
         """Remove a directory, if nothing is in it."""
@@ -109,20 +113,3 @@ class Tree:
             os.rmdir(self.locate(path))
         except OSError:
             pass
-
-    def _make_directories(self, path: str, mode: int) -> list[str]:
-        missing: list[str] = []
-        while not self.exists(path):
-            missing.insert(0, path)
-            path = os.path.dirname(path)
-        for each in missing:
-            os.mkdir(self.locate(each), mode)
-        return missing
-
-    @staticmethod
-    def _sync(directory: str) -> None:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

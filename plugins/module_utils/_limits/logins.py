@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .._kernel.tree import Tree
+from .._kernel.tree import OWN_HEADER, Tree
 from .nofile import Nofile
 
 MAIN_FILE = "/etc/security/limits.conf"
@@ -28,11 +28,7 @@ class LoginLimits:
 
 
 def render(user: str, limits: Nofile) -> str:
-    return (
-        "# Written by kubetune.control_plane.host_tuning, which overwrites edits: use its variables.\n"
-        f"{user} soft nofile {limits.soft}\n"
-        f"{user} hard nofile {limits.hard}\n"
-    )
+    return f"{OWN_HEADER}\n{user} soft nofile {limits.soft}\n{user} hard nofile {limits.hard}\n"
 
 
 def parse(text: str, user: str, nr_open: int, file: str, before: LoginLimits = LoginLimits()) -> LoginLimits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .._kernel.tree import Tree
+from .._kernel.tree import OWN_HEADER, Tree
 from .nofile import Nofile
 
 #: Service -> name of its process. Containers inherit the limits of these (containerd's CRI plugin passes none on).
@@ -38,16 +38,12 @@ class UnitLimit:
 
 
 def drop_in(unit: str) -> str:
-    """Path of our drop-in for a service."""
-    return f"/etc/systemd/system/{unit}.d/90-kubetune-nofile.conf"
+    """Path of our drop-in for a service; its name sorts late, for the last one counts (systemd.unit(5))."""
+    return f"/etc/systemd/system/{unit}.d/zz-kubetune-nofile.conf"
 
 
 def render(limit: int) -> str:
-    return (
-        "# Written by kubetune.control_plane.host_tuning, which overwrites edits: use its variables.\n"
-        "[Service]\n"
-        f"LimitNOFILE={limit}\n"
-    )
+    return f"{OWN_HEADER}\n[Service]\nLimitNOFILE={limit}\n"
 
 
 def installed(tree: Tree) -> list[str]:
