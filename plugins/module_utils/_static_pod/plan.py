@@ -77,7 +77,7 @@ class Plan:
         self.report = [line for line in self.report if line["item"] != item(self.component, key)]
         self.say(key, verdict, change.after, change.before, reason)
 
-    def say(self, key: str, verdict: str, values: Any, previous: Any = None, reason: str = "") -> None:
+    def say(self, key: str, verdict: str, values: Any = None, previous: Any = None, reason: str = "") -> None:
         self.report.append(
             _report.entry(self.component.role, item(self.component, key), verdict, text(values), text(previous), reason)
         )
