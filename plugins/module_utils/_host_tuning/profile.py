@@ -113,7 +113,7 @@ def _paths(paths: list[str], problems: list[str]) -> tuple[str, ...]:
 
 
 def _schedulers(
-    profile: Mapping[str, str], everywhere: str | None, by_class: Mapping[str, str], problems: list[str]
+    profile: Mapping[str, str], everywhere: str | None, by_class: Mapping[str, str | None], problems: list[str]
 ) -> dict[str, Choice]:
     wanted = {kind: Choice(real_name(name), False) for kind, name in profile.items()}
     if everywhere is not None:
@@ -123,7 +123,8 @@ def _schedulers(
     for kind, name in by_class.items():
         if kind not in KINDS:
             problems.append(f"scheduler_by_class: {kind!r} is no class of disks; there are {', '.join(KINDS)}")
-        wanted[kind] = Choice(real_name(str(name)), True)
+        if name is not None:
+            wanted[kind] = Choice(real_name(str(name)), True)
     for kind, choice in wanted.items():
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", choice.value):
             problems.append(

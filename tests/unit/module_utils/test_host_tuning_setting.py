@@ -108,7 +108,7 @@ def test_explicit_scheduler_leaves_nvme_alone_unless_named() -> None:
     desired = resolve({**DEFAULTS, "scheduler": "noop"})
     assert desired.scheduler_for("ssd") == Choice("none", True)
     assert desired.scheduler_for("nvme") == Choice("none", False)
-    desired = resolve({**DEFAULTS, "scheduler": "bfq", "scheduler_by_class": {"nvme": "kyber", "ssd": "deadline"}})
+    desired = resolve({**DEFAULTS, "scheduler": "bfq", "scheduler_by_class": {"nvme": "kyber", "ssd": "deadline", "loop": None}})
     assert [desired.scheduler_for(kind) for kind in ("nvme", "ssd", "loop")] == [
         Choice("kyber", True),
         Choice("mq-deadline", True),
@@ -133,7 +133,7 @@ def test_zero_and_keep_leave_things_alone() -> None:
         ({"paths": ["var/lib/etcd"]}, "'var/lib/etcd' is not an absolute path"),
         ({"scheduler": "mq deadline"}, "scheduler 'mq deadline': not a scheduler's name"),
         ({"scheduler_by_class": {"hdd": "bfq"}}, "'hdd' is no class of disks; there are nvme, ssd, rotational, virtual, loop"),
-        ({"scheduler_by_class": {"ssd": None}}, "of class ssd: not a scheduler's name"),
+        ({"scheduler_by_class": {"ssd": 5}}, "scheduler '5' of class ssd: not a scheduler's name"),
         ({"read_ahead_kb": -4}, "read_ahead_kb -4: allowed is 0 to 65536 KiB"),
         ({"read_ahead_kb": 1023}, "in whole pages"),
         ({"read_ahead_kb": 1024, "read_ahead_mode": "keep"}, "give one of the two"),

@@ -1,0 +1,54 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role and the module say the same of their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.kubetune.control_plane.plugins.module_utils._block.device import KINDS
+from ansible_collections.kubetune.control_plane.plugins.modules import host_tuning
+from fake_host import DEFAULTS
+
+ROLE = Path(__file__).resolve().parents[3] / "roles" / "host_tuning"
+
+
+def _yaml(name: str) -> Any:
+    return yaml.safe_load((ROLE / name).read_text(encoding="utf-8"))
+
+
+OPTIONS: dict[str, dict[str, Any]] = _yaml("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+MODULE: dict[str, dict[str, Any]] = yaml.safe_load(host_tuning.DOCUMENTATION)["options"]
+
+
+def test_defaults_are_those_of_the_argument_specs() -> None:
+    defaults = _yaml("defaults/main.yml")
+    assert defaults.pop("host_tuning_profile") == "{{ kubetune_profile | default('guide') }}"
+    assert defaults == {name: each.get("default") for name, each in OPTIONS.items() if name != "host_tuning_profile"}
+
+
+def test_both_entry_points_take_the_same() -> None:
+    specs = _yaml("meta/argument_specs.yml")["argument_specs"]
+    assert specs["plan"]["options"] == specs["main"]["options"]
+
+
+@pytest.mark.parametrize("tasks", ["tasks/main.yml", "tasks/plan.yml"])
+def test_every_option_of_the_module_is_a_variable_of_the_role(tasks: str) -> None:
+    (task,) = _yaml(tasks)
+    assert task["kubetune.control_plane.host_tuning"] == {name: f"{{{{ host_tuning_{name} }}}}" for name in MODULE}
+    assert {f"host_tuning_{name}" for name in MODULE} == set(OPTIONS)
+
+
+def test_role_and_module_agree_on_types_choices_and_defaults() -> None:
+    for name, documented in MODULE.items():
+        for aspect in ("type", "elements", "choices", "default"):
+            assert OPTIONS[f"host_tuning_{name}"].get(aspect) == documented.get(aspect), (name, aspect)
+        assert DEFAULTS[name] == documented.get("default"), name
+
+
+def test_every_class_of_disks_is_in_the_argument_spec() -> None:
+    assert tuple(OPTIONS["host_tuning_scheduler_by_class"]["options"]) == KINDS
