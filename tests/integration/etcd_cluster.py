@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -92,9 +93,13 @@ class EtcdCluster:
             home.mkdir(parents=True)
             members.append(Member(name, home, f"https://127.0.0.1:{client}", f"https://127.0.0.1:{peer}"))
         cluster = cls(directory, members, make_certificates(directory / "pki"), list(flags))
-        for member in members:
-            cluster.start(member)
-        cluster.wait_until_whole()
+        try:
+            for member in members:
+                cluster.start(member)
+            cluster.wait_until_whole()
+        except BaseException:
+            cluster.stop_all()
+            raise
         return cluster
 
     def start(self, member: Member) -> None:
@@ -178,6 +183,12 @@ class EtcdCluster:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Below the range from which the kernel takes ports for outgoing connections: no member's client can be on it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

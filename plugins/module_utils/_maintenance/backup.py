@@ -195,14 +195,10 @@ def _take_turn(ctx: Context, stack: ExitStack) -> None:
 
 
 def _take(ctx: Context, status: Status, member: str) -> None:
-    config = ctx.config.backup
     started = time.monotonic()
-    moment = datetime.fromtimestamp(ctx.clock(), timezone.utc)
-    directory = Path(config.directory) / moment.strftime(_DATE)
+    final = _free_path(ctx, member)
+    directory = final.parent
     directory.mkdir(mode=0o700, exist_ok=True)
-    final = directory / f"etcd-snapshot-{moment.strftime(_TIME)}-{file_name(member)}.db"
-    if final.exists():
-        raise KubetuneError(f"{final} exists already: the clock went back, or another run is taking it")
     part = final.with_name(final.name + ".part")
     try:
         digest = _download(ctx, part)
@@ -230,6 +226,17 @@ def _take(ctx: Context, status: Status, member: str) -> None:
         seconds=seconds,
         verified_by=facts["verified_by"],
     )
+
+
+def _free_path(ctx: Context, member: str) -> Path:
+    """Names count in seconds: a second run within one, or a clock that went back, waits for the next."""
+    while True:
+        moment = datetime.fromtimestamp(ctx.clock(), timezone.utc)
+        name = f"etcd-snapshot-{moment.strftime(_TIME)}-{file_name(member)}.db"
+        path = Path(ctx.config.backup.directory) / moment.strftime(_DATE) / name
+        if not path.exists():
+            return path
+        ctx.sleep(1.0)
 
 
 def _download(ctx: Context, part: Path) -> str:

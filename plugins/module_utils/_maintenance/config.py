@@ -96,8 +96,8 @@ class Config:
 
 @dataclass(frozen=True)
 class _Number:
-    minimum: float
-    maximum: float
+    minimum: int
+    maximum: int
     unit: str
     whole: bool = True
 
@@ -105,7 +105,7 @@ class _Number:
         right_type = type(value) is int or (not self.whole and type(value) is float)
         if right_type and self.minimum <= value <= self.maximum:
             return ""
-        return f"a {'whole ' if self.whole else ''}number from {self.minimum:g} to {self.maximum:g} ({self.unit})"
+        return f"a {'whole ' if self.whole else ''}number from {self.minimum} to {self.maximum} ({self.unit})"
 
 
 @dataclass(frozen=True)

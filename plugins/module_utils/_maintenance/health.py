@@ -46,7 +46,7 @@ def check(ctx: Context) -> tuple[ClusterView | None, bool]:
 def measure(ctx: Context, view: ClusterView) -> dict[int, Size]:
     """Size per member id, said for each member that answers."""
     sizes = {}
-    for each in view.members:
+    for each in sorted(view.members, key=lambda each: each.member.name):
         if each.status is None:
             continue
         try:
