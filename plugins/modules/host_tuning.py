@@ -11,8 +11,8 @@ version_added: 1.0.0
 description:
   - Takes the whole desired state in one call, sets it at once, makes it survive a reboot, and reads back what is in effect.
   - The disks are found from the paths that they hold, through partitions and stacked devices, never by name.
-  - A value that a person gave always wins, and it is an error where this host cannot have it. A value of the profile yields to a
-    live one that is stricter or larger on purpose, and where the host cannot have it that is reported.
+  - A value that a person gave always wins, and it is an error where this host cannot have it. A value of the profile yields to
+    a live one that is stricter or larger on purpose, and where the host cannot have it that is reported.
   - What was there before is recorded in C(/var/lib/kubetune/host-tuning.json). A value that is not wanted any more goes back to
     it, and so does everything with O(state=absent).
   - >-
@@ -42,7 +42,7 @@ options:
     default: guide
   paths:
     description:
-      - Absolute paths whose disks are tuned, such as etcd's data directory, and its WAL directory where that has a disk of its own.
+      - Absolute paths whose disks are tuned, such as etcd's data directory, and the one of its WAL.
       - For a path that does not exist the disk of its nearest parent is taken, with a warning.
       - A path without a disk, as on tmpfs or NFS, is reported, or an error where O(scheduler), O(scheduler_by_class) or
         O(read_ahead_kb) is given.
@@ -63,7 +63,8 @@ options:
     default: {}
   read_ahead_kb:
     description:
-      - Read-ahead in KiB, 0 to 65536 in whole pages, of the device that the file system is mounted on (the whole disk for a partition).
+      - Read-ahead in KiB, 0 to 65536 in whole pages, of the device that the file system is mounted on, which for a partition is
+        the whole disk.
       - The guide's is 1024.
     type: int
   read_ahead_mode:

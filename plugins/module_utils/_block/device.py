@@ -125,7 +125,12 @@ def identities_of(tree: Tree, directory: str) -> list[Identity]:
     number = (tree.read(f"{directory}/dev") or "").strip()
     properties = parse_udev_data(tree.read(f"/run/udev/data/b{number}") or "")
     found = [Identity(f"ENV{{{each}}}", properties[each]) for each in _UDEV_STABLE if properties.get(each)]
-    for attribute, match in (("dm/uuid", "ENV{DM_UUID}"), ("wwid", "ATTR{wwid}"), ("device/wwid", "ATTRS{wwid}"), ("serial", "ATTR{serial}")):
+    for attribute, match in (
+        ("dm/uuid", "ENV{DM_UUID}"),
+        ("wwid", "ATTR{wwid}"),
+        ("device/wwid", "ATTRS{wwid}"),
+        ("serial", "ATTR{serial}"),
+    ):
         value = (tree.read(f"{directory}/{attribute}") or "").strip()
         if value:
             found.append(Identity(match, value))
@@ -144,14 +149,17 @@ def parse_udev_data(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def find_by_identity(tree: Tree, identities: Sequence[str]) -> dict[str, Device]:
-    """The devices present now that go by one of these identities (as `str` of `Identity`)."""
-    found: dict[str, Device] = {}
+def find_by_identity(tree: Tree, identities: Sequence[str]) -> dict[str, list[Device]]:
+    """The devices present now that go by one of these identities (as `str` of `Identity`).
+
+    Several devices may: the paths to one disk, below multipath.
+    """
+    found: dict[str, list[Device]] = {}
     for name in tree.names("/sys/block"):
         device = read(tree, tree.resolve(f"/sys/block/{name}"))
         for identity in device.identities:
             if str(identity) in identities:
-                found.setdefault(str(identity), device)
+                found.setdefault(str(identity), []).append(device)
     return found
 
 

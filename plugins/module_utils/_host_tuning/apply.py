@@ -18,8 +18,8 @@ from .._kernel.tree import Tree
 from .._limits import units
 from . import kernel_values, queues, record
 from .plan import FileChange, Plan, files, records_after
-from .record import Record, Records
-from .setting import Decision, Setting, Value, refused
+from .record import Records
+from .setting import Decision, Record, Setting, Value, refused
 
 #: Held by whatever of this collection changes the host.
 LOCK = "/var/lib/kubetune/lock"
@@ -63,7 +63,9 @@ def host_lock(tree: Tree) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise KubetuneError(f"another run of kubetune changes this host ({LOCK} is held): wait for its end") from exc
+            raise KubetuneError(
+                f"another run of kubetune changes this host ({LOCK} is held): wait for its end"
+            ) from exc
         yield
 
 

@@ -75,7 +75,9 @@ def _obstacle(tree: Tree, name: str, path: str) -> str:
     if tree.writable(path):
         return ""
     if name.startswith("net."):
-        return f"{path} is read-only here: it belongs to the network namespace of the machine, or /proc/sys is read-only"
+        return (
+            f"{path} is read-only here: it belongs to the network namespace of the machine, or /proc/sys is read-only"
+        )
     return f"{path} is read-only here"
 
 
@@ -84,7 +86,10 @@ def _note(tree: Tree, wanted: Value, before: Value | None, desired: Desired) -> 
     if wanted.name == "vm.swappiness" and len((tree.read("/proc/swaps") or "").splitlines()) < 2:
         return "no swap is in use: it has no effect until there is some", True
     if wanted.name == "vm.dirty_background_ratio" and "vm.dirty_bytes" in desired.sysctls:
-        return "where that is more than vm.dirty_bytes the kernel takes half of those; vm.dirty_background_bytes is exact", False
+        return (
+            "where that is more than vm.dirty_bytes the kernel takes half of those; vm.dirty_background_bytes is exact",
+            False,
+        )
     if before is not None and before.name == wanted.name and len(wanted.text.split()) == 3:
         first, now = int(before.text.split()[1]), int(wanted.text.split()[1])
         if now < first:

@@ -90,7 +90,8 @@ def survey(tree: Tree, desired: Desired) -> OpenFiles:
     if found.login:
         found.files[logins.OWN_FILE] = logins.render(USER, found.login)
     for runtime in found.runtimes:
-        # Never lowered: every pod of the node inherits it. Never above what can be given: it would be no more than a wish.
+        # Never lowered: every pod of the node inherits it. Never above what can be given: systemd 252 starts the service
+        # with less and does not say so (tried).
         if runtime.asked.nofile.hard < wanted <= ceiling:
             found.files[units.drop_in(runtime.unit)] = units.render(wanted)
     return found
@@ -173,9 +174,13 @@ def _runtime_entry(
         return entry(role, item, "pending", value=found.wanted, reason=reason)
     if units.drop_in(runtime.unit) in found.files:
         verdict = "changed" if units.drop_in(runtime.unit) in written else "already_right"
-        return entry(role, item, verdict, value=found.wanted, previous=asked.nofile.hard if verdict == "changed" else None)
+        return entry(
+            role, item, verdict, value=found.wanted, previous=asked.nofile.hard if verdict == "changed" else None
+        )
     verdict = "kept" if asked.nofile.hard > found.wanted else "already_right"
-    return entry(role, item, verdict, value=str(asked.nofile), reason=f"{source} gives at least {found.wanted}; never lowered")
+    return entry(
+        role, item, verdict, value=str(asked.nofile), reason=f"{source} gives at least {found.wanted}; never lowered"
+    )
 
 
 def _etcd_entry(found: OpenFiles, restarted: Collection[str], role: str) -> dict[str, Any]:
@@ -187,7 +192,9 @@ def _etcd_entry(found: OpenFiles, restarted: Collection[str], role: str) -> dict
         reason = f"/proc/{lowest.pid}/limits; a Go program takes one less than the hard limit"
         return entry(role, item, "already_right", value=lowest.nofile.soft, reason=reason)
     if found.wanted > found.ceiling:
-        reason = f"{found.wanted} is beyond the hard limit of this machine, {found.ceiling}, which cannot be raised here"
+        reason = (
+            f"{found.wanted} is beyond the hard limit of this machine, {found.ceiling}, which cannot be raised here"
+        )
         return entry(role, item, "refused", value=lowest.nofile.soft, reason=reason)
     after = "its pod is created anew"
     if [each for each in found.to_restart() if each not in restarted]:

@@ -93,8 +93,12 @@ def resolve(options: Mapping[str, Any]) -> Desired:
     sysctls, left_out = _sysctls(profile["sysctls"], options["sysctls"] or {}, problems)
     desired = Desired(
         paths=_paths(options["paths"], problems),
-        schedulers=_schedulers(profile["scheduler"], options["scheduler"], options["scheduler_by_class"] or {}, problems),
-        read_ahead=_read_ahead(profile["read_ahead_kb"], options["read_ahead_kb"], options["read_ahead_mode"], problems),
+        schedulers=_schedulers(
+            profile["scheduler"], options["scheduler"], options["scheduler_by_class"] or {}, problems
+        ),
+        read_ahead=_read_ahead(
+            profile["read_ahead_kb"], options["read_ahead_kb"], options["read_ahead_mode"], problems
+        ),
         read_ahead_mode=options["read_ahead_mode"],
         sysctls=sysctls,
         nofile=_nofile(profile["nofile"], options["nofile"], problems),
@@ -151,7 +155,9 @@ def _read_ahead(profile: int | None, given: int | None, mode: str, problems: lis
 
 def _nofile(profile: int, given: int | None, problems: list[str]) -> Choice | None:
     if given is not None and given != 0 and given < MIN_NOFILE:
-        problems.append(f"nofile {given}: allowed is {MIN_NOFILE} up to fs.nr_open, or 0, which leaves limits as they are")
+        problems.append(
+            f"nofile {given}: allowed is {MIN_NOFILE} up to fs.nr_open, or 0, which leaves limits as they are"
+        )
     number = profile if given is None else given
     return Choice(str(number), given is not None) if number else None
 

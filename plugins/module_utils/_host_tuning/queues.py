@@ -157,7 +157,7 @@ def _orphans(tree: Tree, records: Mapping[str, Record], wanted: set[str]) -> lis
     """The settings that are ours and not wanted any more, whether their device is there or not."""
     left = [key for key in records if key.startswith((f"{SCHEDULER} ", f"{READ_AHEAD} ")) and key not in wanted]
     devices = block.find_by_identity(tree, [key.partition(" ")[2] for key in left]) if left else {}
-    return [_orphan(tree, key, devices.get(key.partition(" ")[2])) for key in left]
+    return [_orphan(tree, key, each) for key in left for each in devices.get(key.partition(" ")[2], [None])]
 
 
 def _orphan(tree: Tree, key: str, device: Device | None) -> Setting:
@@ -183,7 +183,9 @@ def content(decisions: Iterable[Decision], queues: Queues) -> str | None:
     attributes: dict[Identity, dict[str, str]] = {}
     for each in _persisted(decisions, queues):
         assert each.record is not None
-        attributes.setdefault(queues.identities[each.setting.key], {})[each.record.applied.name] = each.record.applied.text
+        attributes.setdefault(queues.identities[each.setting.key], {})[each.record.applied.name] = (
+            each.record.applied.text
+        )
     return udev.render(udev.Rule(identity, values) for identity, values in attributes.items()) if attributes else None
 
 

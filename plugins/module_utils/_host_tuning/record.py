@@ -81,7 +81,8 @@ def _decode(data: dict[str, Any]) -> Records:
         key: Record(Value(*each["original"]), Value(*each["applied"])) for key, each in data["settings"].items()
     }
     files = {
-        path: Original(each["content"], int(each["mode"], 8), tuple(each["made"])) for path, each in data["files"].items()
+        path: Original(each["content"], int(each["mode"], 8), tuple(each["made"]))
+        for path, each in data["files"].items()
     }
     return Records(settings, files)
 
@@ -90,7 +91,8 @@ def _encode(records: Records) -> str:
     data = {
         "schema": SCHEMA,
         "settings": {
-            key: {"original": list(each.original), "applied": list(each.applied)} for key, each in records.settings.items()
+            key: {"original": list(each.original), "applied": list(each.applied)}
+            for key, each in records.settings.items()
         },
         "files": {
             path: {"content": each.content, "mode": f"{each.mode:04o}", "made": list(each.made)}

@@ -110,7 +110,9 @@ def _give_back(setting: Setting, record: Record | None) -> Decision:
     if setting.live == record.original:
         return Decision(setting, "restored", None, None, setting.note)
     if setting.obstacle or setting.live is None:
-        return Decision(setting, "left_out", None, record, f"cannot be put back to {record.original.text}: {setting.obstacle}")
+        return Decision(
+            setting, "left_out", None, record, f"cannot be put back to {record.original.text}: {setting.obstacle}"
+        )
     return Decision(setting, "restored", record.original, None, setting.note)
 
 

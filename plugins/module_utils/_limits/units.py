@@ -75,7 +75,10 @@ def parse(text: str, nr_open: int) -> Nofile | None:
             section = line
         match = re.fullmatch(r"LimitNOFILE\s*=\s*(infinity|\d+)(?::(infinity|\d+))?", line)
         if match and section == "[Service]":
-            soft, hard = (nr_open if each == "infinity" else int(each) for each in (match.group(1), match.group(2) or match.group(1)))
+            soft, hard = (
+                nr_open if each == "infinity" else int(each)
+                for each in (match.group(1), match.group(2) or match.group(1))
+            )
             found = Nofile(soft, hard)
     return found
 

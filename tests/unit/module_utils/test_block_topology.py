@@ -70,7 +70,10 @@ def test_loop_device_is_a_leaf(host: FakeHost) -> None:
 )
 def test_file_systems_without_a_disk(host: FakeHost, kind: str, source: str, why: str) -> None:
     host.place("/var/lib/etcd", (0, 44))
-    host.file("/proc/self/mountinfo", f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:44 / /var/lib/etcd rw - {kind} {source} rw\n")
+    host.file(
+        "/proc/self/mountinfo",
+        f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:44 / /var/lib/etcd rw - {kind} {source} rw\n",
+    )
     stack = topology.find(host, "/var/lib/etcd")
     assert stack.leaves == () and stack.mounted == ""
     assert f"{kind}, mounted at /var/lib/etcd" in stack.nowhere and why in stack.nowhere
@@ -113,7 +116,12 @@ def _mount(point: str, device: tuple[int, int], source: str = "x") -> Mount:
 
 
 def test_longest_mount_point_decides_and_the_last_of_two() -> None:
-    mounts = [_mount("/", (0, 1)), _mount("/var", (0, 2)), _mount("/var/lib", (0, 3), "below"), _mount("/var/lib", (0, 3), "above")]
+    mounts = [
+        _mount("/", (0, 1)),
+        _mount("/var", (0, 2)),
+        _mount("/var/lib", (0, 3), "below"),
+        _mount("/var/lib", (0, 3), "above"),
+    ]
     found = topology.mount_of(mounts, "/var/lib/etcd", (0, 3))
     assert found is not None and found.source == "above"
     assert topology.mount_of(mounts, "/variable", (0, 1)) == mounts[0]

@@ -68,8 +68,9 @@ def test_guide_on_an_ordinary_host(host: FakeHost) -> None:
     assert host.read(f"{SDA_QUEUE}/scheduler") == "none [mq-deadline] kyber bfq\n"
     assert live(host, "net.ipv4.tcp_rmem") == "4096 65536 134217728"
     assert host.read(logins.OWN_FILE) == f"{sysctl.OWN_HEADER}\netcd soft nofile 65536\netcd hard nofile 65536\n"
-    assert 'ENV{ID_WWN}=="0x5000c500a1b2c3d4", ATTR{queue/scheduler}="mq-deadline", ATTR{queue/read_ahead_kb}="1024"' in (
-        host.read(udev.OWN_FILE) or ""
+    assert (
+        'ENV{ID_WWN}=="0x5000c500a1b2c3d4", ATTR{queue/scheduler}="mq-deadline", ATTR{queue/read_ahead_kb}="1024"'
+        in (host.read(udev.OWN_FILE) or "")
     )
     assert said(outcome, "sda scheduler")["previous"] == "none"
     assert "131072" in said(outcome, "net.ipv4.tcp_rmem")["reason"]
@@ -122,7 +123,9 @@ def test_a_value_that_is_not_wanted_any_more_goes_back(host: FakeHost) -> None:
     outcome = tune(host, sysctls={"vm.swappiness": None})
     assert live(host, "vm.swappiness") == "60" and live(host, "kernel.pid_max") == "4194304"
     assert said(outcome, "kernel.pid_max")["verdict"] == "restored"
-    assert "pid_max" not in (host.read(sysctl.OWN_FILE) or "") and "swappiness" not in (host.read(sysctl.OWN_FILE) or "")
+    assert "pid_max" not in (host.read(sysctl.OWN_FILE) or "") and "swappiness" not in (
+        host.read(sysctl.OWN_FILE) or ""
+    )
     assert not tune(host, sysctls={"vm.swappiness": None}).changed
 
 
@@ -148,11 +151,16 @@ def test_the_record_is_for_root_alone(host: FakeHost) -> None:
     assert host.mode(record.PATH) == 0o600 and host.mode("/var/lib/kubetune") == 0o700
     data = json.loads(host.read(record.PATH) or "")
     assert data["schema"] == record.SCHEMA
-    assert data["settings"]["sysctl vm.swappiness"] == {"original": ["vm.swappiness", "60"], "applied": ["vm.swappiness", "1"]}
+    assert data["settings"]["sysctl vm.swappiness"] == {
+        "original": ["vm.swappiness", "60"],
+        "applied": ["vm.swappiness", "1"],
+    }
     assert data["files"][sysctl.OWN_FILE]["content"] is None
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "is damaged"), ('{"schema": 2}', "has schema 2"), ('{"schema": 1}', "is damaged")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "is damaged"), ('{"schema": 2}', "has schema 2"), ('{"schema": 1}', "is damaged")]
+)
 def test_a_record_that_cannot_be_read_stops_the_run(host: FakeHost, text: str, says: str) -> None:
     host.file(record.PATH, text)
     with pytest.raises(KubetuneError, match=says):
@@ -164,7 +172,11 @@ def test_stricter_and_larger_values_stay(host: FakeHost) -> None:
     host.sysctls({"net/core/rmem_max": "268435456", "vm/dirty_ratio": "10", "vm/swappiness": "0"})
     outcome = tune(host)
     for name, value in {"net.core.rmem_max": "268435456", "vm.dirty_ratio": "10", "vm.swappiness": "0"}.items():
-        assert (said(outcome, name)["verdict"], said(outcome, name)["value"], live(host, name)) == ("kept", value, value)
+        assert (said(outcome, name)["verdict"], said(outcome, name)["value"], live(host, name)) == (
+            "kept",
+            value,
+            value,
+        )
         assert name not in (host.read(sysctl.OWN_FILE) or "")
     explicit = tune(host, sysctls={"net.core.rmem_max": 4194304})
     assert said(explicit, "net.core.rmem_max")["verdict"] == "changed"
@@ -215,7 +227,10 @@ def test_rules_wait_for_udevd(host: FakeHost) -> None:
 def test_a_profile_value_that_the_kernel_does_not_take_is_left_as_it_was(host: FakeHost) -> None:
     host.refusing = {"/proc/sys/vm/dirty_ratio"}
     outcome = tune(host)
-    assert said(outcome, "vm.dirty_ratio")["verdict"] == "refused" and "Invalid argument" in said(outcome, "vm.dirty_ratio")["reason"]
+    assert (
+        said(outcome, "vm.dirty_ratio")["verdict"] == "refused"
+        and "Invalid argument" in said(outcome, "vm.dirty_ratio")["reason"]
+    )
     assert "vm.dirty_ratio" not in (host.read(sysctl.OWN_FILE) or "") + (host.read(record.PATH) or "")
     assert not tune(host).changed
 
@@ -234,7 +249,9 @@ def test_a_failing_program_undoes_the_run(host: FakeHost) -> None:
     def no_reload(command: Any) -> None:
         raise KubetuneError(f"{command[0]} failed")
 
-    with pytest.raises(KubetuneError, match="udevadm failed; everything this run had changed is undone; except that udevadm failed"):
+    with pytest.raises(
+        KubetuneError, match=r"udevadm failed; everything this run had changed is undone; except that udevadm failed"
+    ):
         run(host, DEFAULTS, execute=no_reload)
     assert host.snapshot() == before and not host.exists(record.PATH)
 
@@ -242,7 +259,10 @@ def test_a_failing_program_undoes_the_run(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"scheduler": "cfq"}, "sda scheduler cfq: the kernel offers none, mq-deadline, kyber, bfq for sda, and not cfq"),
+        (
+            {"scheduler": "cfq"},
+            "sda scheduler cfq: the kernel offers none, mq-deadline, kyber, bfq for sda, and not cfq",
+        ),
         ({"sysctls": {"vm.nonsense": 1}}, "vm.nonsense 1: there is no /proc/sys/vm/nonsense here"),
         ({"sysctls": {"kernel.pid_max": "many"}}, "kernel.pid_max: 'many' has to be a number"),
         ({"nofile": 2000000}, "nofile 2000000: at most 1048576"),
@@ -299,13 +319,36 @@ def test_read_ahead_acts_on_the_volume_and_the_scheduler_on_its_disks(host: Fake
     assert 'ENV{ID_SERIAL}=="b", ATTR{queue/scheduler}="mq-deadline"\n' in rules
 
 
+def test_all_paths_to_one_disk_are_set_and_put_back(host: FakeHost) -> None:
+    """Below multipath the disks share their identity: one rule, one record, several queues."""
+    queues = [
+        host.disk(name, number, schedulers="[none] mq-deadline\n", udev={"ID_WWN": "0x6001"})
+        for name, number in (("sdb", "8:16"), ("sdc", "8:32"))
+    ]
+    host.stacked("dm-0", "253:0", "dm", queues)
+    host.place("/var/lib/etcd", (253, 0))
+    before = host.snapshot()
+    tune(host)
+    assert [host.read(f"{each}/queue/scheduler") for each in queues] == ["none [mq-deadline]\n"] * 2
+    assert (host.read(udev.OWN_FILE) or "").count("0x6001") == 1
+    assert not tune(host).changed
+    tune(host, state="absent")
+    assert host.snapshot() == before
+
+
 def test_paths_say_what_is_special_about_them(host: FakeHost) -> None:
     host.place("/ram", (0, 44))
     host.file("/proc/self/mountinfo", "30 22 0:44 / /ram rw - tmpfs tmpfs rw\n")
     outcome = tune(host, paths=["/var/lib/etcd", "/var/lib/etcd/none/such", "/ram", "/var/lib/etcd/"])
     assert said(outcome, "disks of /ram")["verdict"] == "left_out"
-    assert "does not exist: the disk of /var/lib/etcd is taken" in said(outcome, "disks of /var/lib/etcd/none/such")["reason"]
-    assert "two directories are not two disks" in said(outcome, "disks of /var/lib/etcd and /var/lib/etcd/none/such")["reason"]
+    assert (
+        "does not exist: the disk of /var/lib/etcd is taken"
+        in said(outcome, "disks of /var/lib/etcd/none/such")["reason"]
+    )
+    assert (
+        "two directories are not two disks"
+        in said(outcome, "disks of /var/lib/etcd and /var/lib/etcd/none/such")["reason"]
+    )
 
 
 def test_a_disk_that_is_gone_keeps_its_record_until_it_is_back(host: FakeHost) -> None:
@@ -372,7 +415,11 @@ class TestContainerRuntime:
     def test_its_limit_is_raised_and_waits_for_a_restart(self, host: FakeHost) -> None:
         outcome = tune(host)
         assert host.read(DROP_IN) == f"{sysctl.OWN_HEADER}\n[Service]\nLimitNOFILE=65536\n"
-        assert ["systemctl", "daemon-reload"] in host.commands and ["systemctl", "restart", "containerd.service"] not in host.commands
+        assert ["systemctl", "daemon-reload"] in host.commands and [
+            "systemctl",
+            "restart",
+            "containerd.service",
+        ] not in host.commands
         pending = said(outcome, "containerd.service LimitNOFILE", "pending")
         assert "runs with 4096 until it is restarted" in pending["reason"]
         assert said(outcome, "nofile of the running etcd")["verdict"] == "pending"
@@ -414,7 +461,10 @@ class TestContainerRuntime:
         host.process(1, "systemd", 1024, 20000, capabilities="000001fffeffffff")
         outcome = tune(host)
         assert not host.exists(DROP_IN)
-        assert "the hard limit of this machine is 20000" in said(outcome, "containerd.service LimitNOFILE", "refused")["reason"]
+        assert (
+            "the hard limit of this machine is 20000"
+            in said(outcome, "containerd.service LimitNOFILE", "refused")["reason"]
+        )
         assert said(outcome, "nofile of the running etcd")["verdict"] == "refused"
         assert not tune(host).changed
 

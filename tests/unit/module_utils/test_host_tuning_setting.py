@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.profile import Choice, resolve
-from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.setting import Record, Setting, Value, decide
+from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.setting import (
+    Record,
+    Setting,
+    Value,
+    decide,
+)
 from fake_host import DEFAULTS
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def _setting(live: int | None, wanted: int | None, at_least: bool = False, obstacle: str = "", idle: bool = False) -> Setting:
+def _setting(
+    live: int | None, wanted: int | None, at_least: bool = False, obstacle: str = "", idle: bool = False
+) -> Setting:
     return Setting(
         key="k",
         item="x",
@@ -43,19 +50,38 @@ def _record(original: int, applied: int) -> Record:
         pytest.param(_setting(5, 7), _record(1, 5), "changed", 7, _record(1, 7), id="new value"),
         pytest.param(_setting(9, 5, at_least=True), None, "kept", None, None, id="larger on purpose"),
         pytest.param(_setting(9, 5, at_least=True), _record(1, 5), "kept", None, None, id="enlarged by hand after us"),
-        pytest.param(_setting(8, 5, at_least=True), _record(1, 8), "changed", 5, _record(1, 5), id="our own larger value is no purpose"),
-        pytest.param(_setting(8, 5, at_least=True), _record(9, 8), "restored", 9, None, id="original larger than the profile"),
+        pytest.param(
+            _setting(8, 5, at_least=True),
+            _record(1, 8),
+            "changed",
+            5,
+            _record(1, 5),
+            id="our own larger value is no purpose",
+        ),
+        pytest.param(
+            _setting(8, 5, at_least=True), _record(9, 8), "restored", 9, None, id="original larger than the profile"
+        ),
         pytest.param(_setting(5, None), _record(1, 5), "restored", 1, None, id="not wanted any more"),
         pytest.param(_setting(1, None), _record(1, 5), "restored", None, None, id="back by itself"),
         pytest.param(_setting(None, 5, obstacle="no such value"), None, "refused", None, None, id="absent here"),
         pytest.param(_setting(1, 5, obstacle="read-only"), None, "refused", None, None, id="read-only here"),
-        pytest.param(_setting(5, 5, obstacle="read-only"), None, "already_right", 5, _record(5, 5), id="read-only and right"),
-        pytest.param(_setting(1, 5, obstacle="read-only"), _record(1, 5), "refused", None, _record(1, 5), id="read-only since"),
-        pytest.param(_setting(5, None, obstacle="gone"), _record(1, 5), "left_out", None, _record(1, 5), id="cannot be put back"),
-        pytest.param(_setting(5, 5, idle=True), _record(1, 5), "ignored", 5, _record(1, 5), id="set and without effect"),
+        pytest.param(
+            _setting(5, 5, obstacle="read-only"), None, "already_right", 5, _record(5, 5), id="read-only and right"
+        ),
+        pytest.param(
+            _setting(1, 5, obstacle="read-only"), _record(1, 5), "refused", None, _record(1, 5), id="read-only since"
+        ),
+        pytest.param(
+            _setting(5, None, obstacle="gone"), _record(1, 5), "left_out", None, _record(1, 5), id="cannot be put back"
+        ),
+        pytest.param(
+            _setting(5, 5, idle=True), _record(1, 5), "ignored", 5, _record(1, 5), id="set and without effect"
+        ),
     ],
 )
-def test_decisions(setting: Setting, record: Record | None, verdict: str, target: int | None, remembered: Record | None) -> None:
+def test_decisions(
+    setting: Setting, record: Record | None, verdict: str, target: int | None, remembered: Record | None
+) -> None:
     decision = decide(setting, record)
     assert decision.verdict == verdict
     assert decision.target == (None if target is None else Value("x", str(target)))
@@ -108,7 +134,9 @@ def test_explicit_scheduler_leaves_nvme_alone_unless_named() -> None:
     desired = resolve({**DEFAULTS, "scheduler": "noop"})
     assert desired.scheduler_for("ssd") == Choice("none", True)
     assert desired.scheduler_for("nvme") == Choice("none", False)
-    desired = resolve({**DEFAULTS, "scheduler": "bfq", "scheduler_by_class": {"nvme": "kyber", "ssd": "deadline", "loop": None}})
+    desired = resolve(
+        {**DEFAULTS, "scheduler": "bfq", "scheduler_by_class": {"nvme": "kyber", "ssd": "deadline", "loop": None}}
+    )
     assert [desired.scheduler_for(kind) for kind in ("nvme", "ssd", "loop")] == [
         Choice("kyber", True),
         Choice("mq-deadline", True),
@@ -132,7 +160,10 @@ def test_zero_and_keep_leave_things_alone() -> None:
     [
         ({"paths": ["var/lib/etcd"]}, "'var/lib/etcd' is not an absolute path"),
         ({"scheduler": "mq deadline"}, "scheduler 'mq deadline': not a scheduler's name"),
-        ({"scheduler_by_class": {"hdd": "bfq"}}, "'hdd' is no class of disks; there are nvme, ssd, rotational, virtual, loop"),
+        (
+            {"scheduler_by_class": {"hdd": "bfq"}},
+            "'hdd' is no class of disks; there are nvme, ssd, rotational, virtual, loop",
+        ),
         ({"scheduler_by_class": {"ssd": 5}}, "scheduler '5' of class ssd: not a scheduler's name"),
         ({"read_ahead_kb": -4}, "read_ahead_kb -4: allowed is 0 to 65536 KiB"),
         ({"read_ahead_kb": 1023}, "in whole pages"),

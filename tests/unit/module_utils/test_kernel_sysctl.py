@@ -69,7 +69,13 @@ def test_bad_values_are_named(name: str, value: Any, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "live", "good"),
-    [("5", "4194304", True), ("a", "4194304", False), ("1 2", "3", False), ("1 2 3", "1\t2\t3", True), ("x", "core", True)],
+    [
+        ("5", "4194304", True),
+        ("a", "4194304", False),
+        ("1 2", "3", False),
+        ("1 2 3", "1\t2\t3", True),
+        ("x", "core", True),
+    ],
 )
 def test_unknown_values_are_judged_by_their_present_shape(wanted: str, live: str, good: bool) -> None:
     assert (sysctl.check_shape("kernel.x", wanted, live) == "") is good

@@ -49,7 +49,10 @@ def test_processes_by_name(host: FakeHost) -> None:
     host.process(12, "etcd", 1000, 2000)
     host.process(7, "etcd", 3000, 4000)
     host.process(8, "etcdctl", 3000, 4000)
-    assert [(each.pid, each.nofile) for each in nofile.processes(host, "etcd")] == [(7, Nofile(3000, 4000)), (12, Nofile(1000, 2000))]
+    assert [(each.pid, each.nofile) for each in nofile.processes(host, "etcd")] == [
+        (7, Nofile(3000, 4000)),
+        (12, Nofile(1000, 2000)),
+    ]
 
 
 @pytest.mark.parametrize(
