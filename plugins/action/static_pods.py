@@ -65,9 +65,9 @@ class ActionModule(ActionBase):
             result.update(self._change(requests, given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"))
         except Refusal as exc:
             lines = "\n".join(f"- {problem}" for problem in exc.problems)
-            raise AnsibleActionFail(f"{self._host}: refused, and nothing was changed:\n{lines}") from exc
+            raise AnsibleActionFail(f"{self._host}: refused, and nothing was changed:\n{lines}") from None
         except KubetuneError as exc:
-            raise AnsibleActionFail(f"{self._host}: {exc}") from exc
+            raise AnsibleActionFail(f"{self._host}: {exc}") from None
         return result
 
     def _change(self, requests: dict[str, Request], apply: bool, run_id: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class ActionModule(ActionBase):
                 turned_down[name] = {verdict["flag"]: f"the binary on this host says: {verdict['text']}"}
             else:
                 wrong.append(
-                    f"{name} --{verdict['flag'] or '?'}: the binary on this host refuses it: {verdict['text']}; correct "
+                    f"{' --'.join(filter(None, (name, verdict['flag'])))}: the binary on this host refuses it: {verdict['text']}; correct "
                     f"{planned.component.role}_flags"
                 )
         if wrong:

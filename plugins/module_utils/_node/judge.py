@@ -61,7 +61,8 @@ def _reason(lines: Sequence[str]) -> str:
     for mark in ("unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", "rror"):
         for line in lines:
             if mark in line:
-                return re.sub(r"^Error: ", "", line)
+                said = re.search(r'err="((?:[^"\\]|\\.)*)"', line)  # klog's structured form
+                return said.group(1).replace('\\"', '"') if said else re.sub(r"^Error: ", "", line)
     return lines[0] if lines else "it exits without a word"
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Iterator, Mapping
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,18 @@ def peak_rss_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def newest_log(component: str, lines: int = 20, root: Path = Path("/var/log/pods")) -> Sequence[str]:
-    """The last lines of the newest log of a kube-system static pod, without the container runtime's prefix."""
-    logs = sorted(root.glob(f"kube-system_{component}-*/{component}/*.log"), key=os.path.getmtime)
-    if not logs:
-        return []
-    with open(logs[-1], "rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - 64 * 1024))
-        tail = stream.read().decode(errors="replace").splitlines()[-lines:]
-    return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:400] for line in tail]
+def newest_log(component: str, since: float, lines: int = 20, root: Path = Path("/var/log/pods")) -> list[str]:
+    """The last lines which a kube-system static pod wrote after ``since`` (seconds since the epoch).
+
+    The newest log may be that of a process which has only just been started: the newest with content is taken. The
+    container runtime's prefix of each line (time, stream, tag) is cut off.
+    """
+    logs = sorted(root.glob(f"kube-system_{component}-*/{component}/*.log"), key=os.path.getmtime, reverse=True)
+    for log in logs:
+        facts = log.stat()
+        if facts.st_size and facts.st_mtime >= since:
+            with open(log, "rb") as stream:
+                stream.seek(max(0, facts.st_size - 64 * 1024))
+                tail = stream.read().decode(errors="replace").splitlines()[-lines:]
+            return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:400] for line in tail]
+    return []

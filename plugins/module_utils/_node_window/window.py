@@ -325,8 +325,12 @@ class Window:
         return f"{PREFIX}runs/{self._order.run_id}/stopped"
 
     def _logs(self) -> list[str]:
-        begun = [name for name in ("kube-apiserver", "etcd") if self._journal.reached(f"{name}_in")]
-        return list(newest_log(begun[0])) if begun else []
+        """What the component that was put in last wrote."""
+        for name in ("kube-apiserver", "etcd"):
+            begun = self._journal.reached(f"{name}_in")
+            if begun:
+                return newest_log(name, begun["time"])
+        return []
 
     def _result(self, outcome: str, message: str, log: list[str] | None = None) -> dict[str, Any]:
         return {
