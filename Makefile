@@ -1,0 +1,26 @@
+# `make demo` tunes a real three-node control plane; `make test` runs the tests. Both begin on a bare Debian 12, as root.
+SHELL := /bin/bash
+VENV := $(CURDIR)/.work/venv
+export PATH := $(VENV)/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
+
+.PHONY: help bootstrap lab demo test clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+bootstrap: ## packages, Python environment and collection path (cheap when done)
+	@tests/lab/bootstrap.sh
+
+lab: bootstrap ## three real control-plane nodes on this machine
+	@python -m tests.lab up
+
+demo: lab ## the lab, tuned by the collection
+	@ansible-playbook -i .work/lab/inventory.yml kubetune.control_plane.site
+
+test: bootstrap ## the tests
+	@python -m pytest tests/unit
+
+clean: ## remove the lab, the engine that it started, and .work
+	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m tests.lab down --purge; fi
+	@rm -rf .work
