@@ -189,7 +189,7 @@ def _etcd_entry(found: OpenFiles, restarted: Collection[str], role: str) -> dict
         return entry(role, item, "left_out", reason="no etcd runs here: there is nothing to read back")
     lowest = min(found.etcd, key=lambda each: each.nofile.soft)
     if found.etcd_has_enough:
-        reason = f"/proc/{lowest.pid}/limits; a Go program takes one less than the hard limit"
+        reason = f"read back in /proc/{lowest.pid}/limits"
         return entry(role, item, "already_right", value=lowest.nofile.soft, reason=reason)
     if found.wanted > found.ceiling:
         reason = (

@@ -195,7 +195,9 @@ def persistence(tree: Tree, decisions: Iterable[Decision], queues: Queues, role:
     found = []
     for identity in dict.fromkeys(queues.identities[each.setting.key] for each in persisted):
         if not identity.stable:
-            reason = f"the rule knows its device by {identity}, which another one may have after a change of hardware or a restart"
+            reason = (
+                "the rule knows its device by that, which another one may have after a restart or a change of hardware"
+            )
             found.append(entry(role, udev.OWN_FILE, "warning", value=str(identity), reason=reason))
     if persisted and not tree.exists(udev.CONTROL):
         reason = "udevd does not run here: the rules act at the next boot with udevd, and the values are set now"

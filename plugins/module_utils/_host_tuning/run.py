@@ -88,7 +88,8 @@ def _difference(header: str, before: str, after: str) -> dict[str, str]:
 
 
 def _line(item: str, value: Value | None) -> str:
-    return f"{item} = {_shown(value, item)}\n"
+    shown = _shown(value, item)
+    return f"{shown}\n" if shown and " = " in shown else f"{item} = {shown}\n"
 
 
 def _shown(value: Value | None, item: str) -> str | None:

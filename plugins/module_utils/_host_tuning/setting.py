@@ -86,10 +86,10 @@ def decide(setting: Setting, record: Record | None) -> Decision:
     if wanted is None:
         return _give_back(setting, record)
     if before is not None and setting.keeps(before):
-        reason = f"{_describe(before, wanted)} is there, and {wanted.text} would only weaken it"
+        shown = before.text if before.name == wanted.name else f"{before.name} = {before.text}"
         if before == live or setting.obstacle:
-            return Decision(setting, "kept", None, None, _join(reason, setting.note))
-        return Decision(setting, "restored", before, None, _join(reason, setting.note))
+            return Decision(setting, "kept", None, None, f"{shown} is there, and {wanted.text} would only weaken it")
+        return Decision(setting, "restored", before, None, f"{shown} was there, and {wanted.text} would only weaken it")
     if live == wanted:
         verdict = "ignored" if setting.idle else "already_right"
         return Decision(setting, verdict, wanted, Record(record.original if record else wanted, wanted), setting.note)
@@ -114,11 +114,3 @@ def _give_back(setting: Setting, record: Record | None) -> Decision:
             setting, "left_out", None, record, f"cannot be put back to {record.original.text}: {setting.obstacle}"
         )
     return Decision(setting, "restored", record.original, None, setting.note)
-
-
-def _describe(value: Value, wanted: Value) -> str:
-    return value.text if value.name == wanted.name else f"{value.name} = {value.text}"
-
-
-def _join(*reasons: str) -> str:
-    return "; ".join(each for each in reasons if each)

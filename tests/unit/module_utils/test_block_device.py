@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._block import device, udev
 from ansible_collections.kubetune.control_plane.plugins.module_utils._block.device import Identity
-from fake_host import FakeHost
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.module_utils.fake_host import FakeHost
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def test_schedulers(text: str, names: tuple[str, ...], active: str | None) -> No
     assert device.parse_schedulers(text) == (names, active)
 
 
+@settings(deadline=None)
 @given(st.lists(st.from_regex(r"[a-z][a-z0-9-]*", fullmatch=True), min_size=2, unique=True), st.data())
 def test_scheduler_at_work_is_found_wherever_it_stands(names: list[str], data: st.DataObject) -> None:
     active = data.draw(st.sampled_from(names))
@@ -116,6 +118,7 @@ def test_rules_are_sorted_and_keep_the_order_of_attributes() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\n\0"), min_size=1))
 def test_a_value_cannot_break_out_of_its_rule(value: str) -> None:
     line = udev.render([udev.Rule(Identity("ATTR{serial}", value), {"scheduler": "none"})]).split("\n")[1]

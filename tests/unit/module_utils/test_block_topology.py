@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._block import topology
 from ansible_collections.kubetune.control_plane.plugins.module_utils._block.topology import Mount
-from fake_host import FakeHost, ordinary_host
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.module_utils.fake_host import FakeHost, ordinary_host
 
 SDA = "/sys/devices/pci0000:00/scsi0/block/sda"
 
@@ -132,6 +133,7 @@ def test_mount_hidden_by_a_later_one_above_it_is_not_taken() -> None:
     assert topology.mount_of(mounts, "/var/lib/etcd", (0, 3)) == mounts[2]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Z", "Cc"]), min_size=1))
 def test_mount_points_survive_the_kernels_escapes(name: str) -> None:
     special = {" ", "\t", "\n", "\\", "#"}

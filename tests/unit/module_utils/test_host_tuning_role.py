@@ -12,7 +12,8 @@ import pytest
 import yaml
 from ansible_collections.kubetune.control_plane.plugins.module_utils._block.device import KINDS
 from ansible_collections.kubetune.control_plane.plugins.modules import host_tuning
-from fake_host import DEFAULTS
+
+from tests.unit.module_utils.fake_host import DEFAULTS
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "host_tuning"
 

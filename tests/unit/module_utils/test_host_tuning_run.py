@@ -17,7 +17,8 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tunin
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.run import Outcome, run
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel import sysctl
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits import logins, units
-from fake_host import DEFAULTS, FakeHost, ordinary_host
+
+from tests.unit.module_utils.fake_host import DEFAULTS, FakeHost, ordinary_host
 
 SDA_QUEUE = "/sys/devices/pci0000:00/scsi0/block/sda/queue"
 DROP_IN = units.drop_in("containerd.service")

@@ -16,9 +16,10 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tunin
     Value,
     decide,
 )
-from fake_host import DEFAULTS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.module_utils.fake_host import DEFAULTS
 
 
 def _setting(
@@ -91,6 +92,7 @@ def test_decisions(
 _STEPS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.booleans()), max_size=8)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), _STEPS)
 def test_whatever_was_wanted_the_original_comes_back(original: int, steps: list[tuple[int | None, bool]]) -> None:
     """Any series of runs is idempotent at each step and ends, by absent, at the value from before the first one."""

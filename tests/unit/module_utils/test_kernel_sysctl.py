@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel import sysctl
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel.sysctl import Assignment
-from fake_host import FakeHost
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.module_utils.fake_host import FakeHost
 
 NAMES = st.from_regex(r"[a-z]{2,8}(\.[a-z_0-9]{1,8}){1,3}", fullmatch=True)
 
@@ -99,6 +100,7 @@ def test_what_a_profile_would_weaken_is_kept(name: str, live: str, wanted: str, 
     assert sysctl.keeps(name, live, wanted) is keeps
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.from_regex(r"[0-9]{1,9}( [0-9]{1,9}){0,2}", fullmatch=True)))
 def test_what_is_rendered_is_what_is_read(values: dict[str, str]) -> None:
     text = sysctl.render(values)

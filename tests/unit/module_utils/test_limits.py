@@ -15,7 +15,8 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._limits imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.logins import LoginLimits
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.nofile import Nofile
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.units import UnitLimit
-from fake_host import FakeHost
+
+from tests.unit.module_utils.fake_host import FakeHost
 
 NR_OPEN = 1048576
 
