@@ -163,7 +163,8 @@ class EtcdCluster:
             if not found:
                 return view
             if time.monotonic() > deadline:
-                raise TimeoutError("; ".join(found))
+                logs = [f"{each.name}: {each.log.read_text()[-600:]}" for each in self.members]
+                raise TimeoutError("\n".join([*found, *logs]))
             time.sleep(0.2)
 
     def leader(self) -> Member:

@@ -395,11 +395,13 @@ def test_second_run_on_the_same_host_waits_for_the_first(nodes: list[Node]) -> N
 
 def test_dry_run_changes_nothing(nodes: list[Node]) -> None:
     make_holes(nodes, 10)
+    nodes[1].config["defragmentation"].update(min_fragmentation=0.0, min_reclaimable_bytes=0)
     before = nodes[1].cluster.client().status(nodes[1].member.client_url)
     run = nodes[1].run("run", "--dry-run")
     assert run.status == 0
-    assert [line["step"] for line in run.lines if line["outcome"] == "planned"] == ["compaction", "backup"]
+    assert [line["step"] for line in run.lines if line["outcome"] == "planned"] == ["compaction", "defragmentation", "backup"]
     after = nodes[1].cluster.client().status(nodes[1].member.client_url)
+    assert nodes[1].member.log_entries("finished defragmenting directory") == []
     assert (after.revision, after.db_size) == (before.revision, before.db_size)
     assert nodes[1].snapshots() == []
 
