@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Mapping
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -23,6 +23,8 @@ INFO = "kubetune.control_plane.static_pods_info"
 WINDOW = "kubetune.control_plane.node_window"
 #: A window ends by itself (`_node_window.window`); this is only how long nobody hears of it.
 SILENCE = 900
+#: Seconds before a lost host is asked again.
+LOST_PAUSE = 5
 
 _PART = {
     "type": "dict",
@@ -163,7 +165,7 @@ class ActionModule(ActionBase):
                 news = self._module(WINDOW, operation="follow", id=window_id, seen=len(events))
             except _Lost as exc:
                 display.warning(f"{self._host}: {exc}; the window goes on there, asking again")
-                time.sleep(5)
+                time.sleep(LOST_PAUSE)
                 continue
             if news["events"]:
                 heard = time.monotonic()
@@ -191,13 +193,18 @@ class ActionModule(ActionBase):
         raise KubetuneError(f"{window['message']} ({after})" + (f"\n  last lines of the container:{log}" if log else ""))
 
     def _module(self, name: str, **arguments: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=self._vars)
-        if answer.get("unreachable"):
-            raise _Lost(f"the host cannot be reached: {answer.get('msg', '')}")
-        if answer.get("failed"):
-            raise KubetuneError(answer.get("msg", f"{name} failed: {answer.get('module_stderr', answer)}"))
-        return answer
+        try:
+            answer: dict[str, Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=self._vars)
+        except AnsibleConnectionFailure as exc:
+            raise _Lost(f"the host cannot be reached: {exc}") from exc
+        if not answer.get("failed"):
+            return answer
+        message = answer.get("msg", f"{name} failed")
+        if "module_stdout" in answer:
+            # What came back is not the module's own answer: it was cut off in the middle, as by a reboot.
+            raise _Lost(f"{message} {answer.get('module_stderr', '')}".strip())
+        raise KubetuneError(message)
 
 
 class _Lost(KubetuneError):
-    """The connection, not the host's work, has failed."""
+    """The connection has failed, and not what the host does."""

@@ -77,7 +77,7 @@ def peak_rss_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def newest_log(component: str, since: float, lines: int = 20, root: Path = Path("/var/log/pods")) -> list[str]:
+def newest_log(component: str, since: float, lines: int = 8, root: Path = Path("/var/log/pods")) -> list[str]:
     """The last lines which a kube-system static pod wrote after ``since`` (seconds since the epoch).
 
     The newest log may be that of a process which has only just been started: the newest with content is taken. The
@@ -90,5 +90,5 @@ def newest_log(component: str, since: float, lines: int = 20, root: Path = Path(
             with open(log, "rb") as stream:
                 stream.seek(max(0, facts.st_size - 64 * 1024))
                 tail = stream.read().decode(errors="replace").splitlines()[-lines:]
-            return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:400] for line in tail]
+            return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:300] for line in tail]
     return []

@@ -47,6 +47,12 @@ def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> li
             f"etcd --election-timeout: {election:g} ms is less than {ELECTION_PER_HEARTBEAT} x --heartbeat-interval "
             f"({heartbeat:g} ms), and etcd refuses to start: at least {ELECTION_PER_HEARTBEAT * heartbeat:g} is needed"
         )
+    mode, retention = (effective(plan, f"auto-compaction-{name}", version) for name in ("mode", "retention"))
+    if mode == "revision" and not (retention or "").isdigit():
+        wrong.append(
+            f"etcd --auto-compaction-retention: {retention!r} is no number of revisions, which --auto-compaction-mode=revision "
+            "needs, and etcd refuses to start: give a whole number such as 100000"
+        )
     quota = _number(plan, "quota-backend-bytes", version) or 2 * 2**30
     if database_bytes is not None and 0 < quota <= database_bytes:
         wrong.append(

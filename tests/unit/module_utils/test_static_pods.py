@@ -210,6 +210,7 @@ def test_a_request_above_the_limit(host) -> None:
         (ETCD, Request(flags={"heartbeat-interval": "fast"}), "etcd --heartbeat-interval: 'fast' is not allowed, a whole number"),
         (ETCD, Request(flags={"election-timeout": 60000}), "at most 50000"),
         (ETCD, Request(flags={"heartbeat-interval": 300}), "at least 1500 is needed"),
+        (ETCD, Request(flags={"auto-compaction-mode": "revision"}), "'1h' is no number of revisions"),
         (ETCD, Request(flags={"quota-backend-bytes": 1000}), "not above the database's 41943040 bytes"),
         (ETCD, Request(flags={"backend-batch-interval": 100}), "duration with its unit"),
         (ETCD, Request(flags={"wal-dir": "/wal"}), "never touched"),
