@@ -9,6 +9,8 @@ import sys
 import types
 from pathlib import Path
 
+from hypothesis import settings
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,3 +34,7 @@ except ImportError:
 _namespace("ansible_collections")
 _namespace("ansible_collections.kubetune")
 _namespace("ansible_collections.kubetune.control_plane", ROOT)
+
+# Two cores with other work on them: how long an example takes says nothing.
+settings.register_profile("kubetune", deadline=None, max_examples=60)
+settings.load_profile("kubetune")
