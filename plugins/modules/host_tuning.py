@@ -153,28 +153,32 @@ report:
       sample: "no swap is in use: it has no effect until there is some"
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.run import run
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel.tree import Tree
 
 
+ARGUMENT_SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
+    "paths": {"type": "list", "elements": "str", "default": ["/var/lib/etcd"]},
+    "scheduler": {"type": "str"},
+    "scheduler_by_class": {"type": "dict", "default": {}},
+    "read_ahead_kb": {"type": "int"},
+    "read_ahead_mode": {"type": "str", "choices": ["exact", "at_least", "keep"], "default": "exact"},
+    "sysctls": {"type": "dict", "default": {}},
+    "nofile": {"type": "int"},
+    "restart_container_runtime": {"type": "bool", "default": False},
+}
+
+
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
-            "paths": {"type": "list", "elements": "str", "default": ["/var/lib/etcd"]},
-            "scheduler": {"type": "str"},
-            "scheduler_by_class": {"type": "dict", "default": {}},
-            "read_ahead_kb": {"type": "int"},
-            "read_ahead_mode": {"type": "str", "choices": ["exact", "at_least", "keep"], "default": "exact"},
-            "sysctls": {"type": "dict", "default": {}},
-            "nofile": {"type": "int"},
-            "restart_container_runtime": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    if os.geteuid() != 0:
+        module.fail_json(msg="host_tuning has to run as root: set become to true")
     try:
         outcome = run(Tree(), module.params, check=module.check_mode)
     except KubetuneError as exc:

@@ -167,7 +167,7 @@ def _sysctls(
 ) -> tuple[dict[str, Choice], dict[str, str]]:
     wanted = {name: Choice(sysctl.check_value(name, value)[0], False) for name, value in profile.items()}
     left_out: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in ((sysctl.dotted(str(name)), value) for name, value in given.items()):
         if value is None:
             if wanted.pop(name, None):
                 left_out[name] = "removed from the profile by sysctls"

@@ -62,7 +62,10 @@ def _describe(stack: topology.Stack, desired: Desired, queues: Queues, role: str
         queues.entries.append(entry(role, item, "warning", reason=reason))
     if not stack.nowhere and not stack.mounted and desired.read_ahead:
         reason = "btrfs has a read-ahead of its own, which is not set here"
-        queues.entries.append(entry(role, f"{READ_AHEAD} of {stack.path}", "left_out", reason=reason))
+        if desired.read_ahead.explicit:
+            queues.problems.append(f"{READ_AHEAD} {desired.read_ahead.value} of {stack.path}: {reason}")
+        else:
+            queues.entries.append(entry(role, f"{READ_AHEAD} of {stack.path}", "left_out", reason=reason))
 
 
 def _shared(stacks: list[topology.Stack], queues: Queues, role: str) -> None:

@@ -105,6 +105,7 @@ def refused(decision: Decision, record: Record | None, reason: str) -> Decision:
 
 
 def _give_back(setting: Setting, record: Record | None) -> Decision:
+    """Back to the original, whatever was done to the value since."""
     if record is None:
         return Decision(setting, "already_right", None, None, setting.note)
     if setting.live == record.original:

@@ -165,11 +165,11 @@ def parse(text: str, file: str) -> list[Assignment]:
         name = name.strip()
         if not separator or stripped[0] in "#;" or "*" in name:
             continue
-        found.append(Assignment(file, _dotted(name), normalise(value)))
+        found.append(Assignment(file, dotted(name), normalise(value)))
     return found
 
 
-def _dotted(name: str) -> str:
+def dotted(name: str) -> str:
     """Names may be written with slashes; whichever separator comes first tells (sysctl.d(5))."""
     first = re.search(r"[./]", name)
     return name.translate(str.maketrans("./", "/.")) if first and first.group() == "/" else name

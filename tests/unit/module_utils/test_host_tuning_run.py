@@ -533,3 +533,21 @@ def test_programs_really_run() -> None:
     apply.execute(["true"])
     with pytest.raises(KubetuneError, match="failed with status 3: no"):
         apply.execute(["sh", "-c", "echo no >&2; exit 3"])
+
+
+def test_names_with_slashes_are_the_same_names(host: FakeHost) -> None:
+    outcome = tune(host, sysctls={"vm/swappiness": 5})
+    assert said(outcome, "vm.swappiness")["value"] == "5"
+
+
+def test_btrfs_has_a_read_ahead_of_its_own(host: FakeHost) -> None:
+    disk = host.disk("sdb", "8:16", schedulers="[none] mq-deadline\n", udev={"ID_SERIAL": "b"})
+    host.place("/data", (0, 60))
+    host.file("/dev/sdb")
+    host.link("/sys/fs/btrfs/0a1b/devices/sdb", disk)
+    host.file("/proc/self/mountinfo", "50 22 0:61 / /data rw - btrfs /dev/sdb rw\n")
+    outcome = tune(host, paths=["/data"])
+    assert said(outcome, "read_ahead_kb of /data")["verdict"] == "left_out"
+    assert host.read(f"{disk}/queue/scheduler") == "none [mq-deadline]\n"
+    with pytest.raises(Refusal, match="read_ahead_kb 512 of /data: btrfs has"):
+        tune(host, paths=["/data"], read_ahead_kb=512)
