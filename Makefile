@@ -22,5 +22,5 @@ test: bootstrap ## the tests
 	@python -m pytest tests/unit
 
 clean: ## remove the lab, the engine that it started, and .work
-	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m tests.lab down --purge; fi
+	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m tests.lab down --all --purge; fi
 	@rm -rf .work

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import sys
 from . import binaries, cluster, engine, host_sysctls, images, machines, nodes
 from .console import run, say
 from .errors import LabError
-from .settings import Settings, from_environment
+from .settings import Settings, from_environment, names_in_checkout, state_folder
 
 _VARIABLES = """\
 variables:
@@ -53,7 +54,7 @@ def up(settings: Settings, bare: str | None) -> None:
     engine.start(settings)
     images.provide_archive(settings)
     images.provide_node_image(settings)
-    host_sysctls.record()
+    host_sysctls.prepare()
     lab = _known_lab(settings, machines.network(settings))
     if bare:
         lab = cluster.create_bare(settings, lab, bare)
@@ -146,6 +147,7 @@ def main(arguments: list[str]) -> int:
         command = commands.add_parser(name, help=text)
         command.add_argument("--bare", metavar="NAME", help="a single node with certificates but no manifests, beside the cluster")
         if name == "down":
+            command.add_argument("--all", action="store_true", help="every lab of this checkout, whatever its name")
             command.add_argument("--purge", action="store_true", help="images in the engine too")
     commands.add_parser("reset", help="make the cluster anew")
     commands.add_parser("status", help="print what is up; status 1 when something is not ready")
@@ -160,7 +162,9 @@ def main(arguments: list[str]) -> int:
         if options.command == "up":
             up(settings, options.bare)
         elif options.command == "down":
-            down(settings, options.bare, purge=options.purge)
+            for name in (names_in_checkout() if options.all else [settings.name]):
+                lab = dataclasses.replace(settings, name=name, state=state_folder(name))
+                down(lab, options.bare, purge=options.purge)
         elif options.command == "reset":
             reset(settings)
         elif options.command == "status":

@@ -13,6 +13,8 @@ from .settings import HOST_STATE
 
 # vm.* written in a container reaches the host, and the collection writes these.
 SHARED = ("vm.swappiness", "vm.dirty_ratio", "vm.dirty_background_ratio", "vm.dirty_bytes", "vm.dirty_background_bytes")
+# What many systemd processes under one kernel need, and the least that they get.
+NEEDED = {"fs.inotify.max_user_instances": 1024}
 _RECORD = HOST_STATE / "sysctls.json"
 
 
@@ -20,15 +22,18 @@ def _path(name: str, root: Path) -> Path:
     return root / name.replace(".", "/")
 
 
-def record(file: Path = _RECORD, root: Path = Path("/proc/sys")) -> None:
-    """Writes the values down unless a lab before this one did."""
-    if file.exists():
-        return
-    values = {name: _path(name, root).read_text().strip() for name in SHARED}
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.rename(file)
+def prepare(file: Path = _RECORD, root: Path = Path("/proc/sys")) -> None:
+    """Writes the values down unless a lab before this one did, and raises those that nodes need higher."""
+    if not file.exists():
+        values = {name: _path(name, root).read_text().strip() for name in (*SHARED, *NEEDED)}
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(values, indent=2) + "\n")
+        partial.rename(file)
+    for name, least in NEEDED.items():
+        path = _path(name, root)
+        if int(path.read_text()) < least:
+            path.write_text(f"{least}\n")
 
 
 def restore(file: Path = _RECORD, root: Path = Path("/proc/sys")) -> None:

@@ -79,10 +79,17 @@ def boot(settings: Settings, name: str, node_address: str, hosts: dict[str, str]
     elif state != "running":
         say(f"{container}: was {state}, starting it")
         run(["docker", "start", container])
-    until(f"{container}: containerd answers", lambda: node.run("ctr", "version", check=False).returncode == 0, seconds=60)
+    until(f"{container}: containerd answers", lambda: _containerd_answers(node), seconds=60)
     if not node.run("findmnt", "--noheadings", "/var/lib/etcd", check=False).stdout:
         _mount_data(node)
     return node
+
+
+def _containerd_answers(node: Node) -> bool:
+    state = state_of(node.container)
+    if state != "running":
+        raise LabError(f"{node.container}: {state or 'gone'} right after its start; see: docker start --attach {node.container}")
+    return node.run("ctr", "version", check=False).returncode == 0
 
 
 def _run_command(settings: Settings, node: Node, hosts: dict[str, str]) -> list[str]:

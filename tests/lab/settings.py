@@ -61,6 +61,17 @@ class Settings:
         return _ARCHITECTURES[machine]
 
 
+def state_folder(name: str) -> Path:
+    """Folder of the lab with this name."""
+    return REPOSITORY / ".work" / ("lab" if name == DEFAULT_NAME else f"lab-{name}")
+
+
+def names_in_checkout() -> list[str]:
+    """Names of the labs which have a folder in this checkout, whether they are up or not."""
+    folders = [path.name for path in (REPOSITORY / ".work").glob("lab*") if path.is_dir()]
+    return sorted(DEFAULT_NAME if folder == "lab" else folder.removeprefix("lab-") for folder in folders)
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from ``KUBETUNE_*`` variables; LabError names the variable, its value and what is allowed."""
 
@@ -79,5 +90,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         etcd=value("KUBETUNE_LAB_ETCD", "3.6.16", _VERSION, "a version X.Y.Z, such as 3.6.16"),
         count=count,
         assets=Path(assets).expanduser().absolute(),
-        state=REPOSITORY / ".work" / ("lab" if name == DEFAULT_NAME else f"lab-{name}"),
+        state=state_folder(name),
     )
