@@ -39,6 +39,9 @@ from .journal import megabytes
 STEP = "backup"
 
 _DATE, _TIME = "%Y%m%d", "%H%M%S"
+#: Everything that this step may leave in its directory.
+_DAY = "[0-9]" * 8
+PATTERNS = tuple(f"{_DAY}/etcd-snapshot-{'[0-9]' * 6}-*.db{end}" for end in ("", ".sha256", ".part"))
 #: Seconds for etcdutl to walk the whole file.
 _CHECK_TIMEOUT = 1800
 
@@ -75,7 +78,7 @@ def file_name(member: str) -> str:
 def snapshots(directory: Path, member: str) -> list[Snapshot]:
     """This member's complete snapshots, oldest first."""
     found = []
-    for path in directory.glob(f"[0-9]*/etcd-snapshot-*-{file_name(member)}.db"):
+    for path in directory.glob(f"{_DAY}/etcd-snapshot-*-{file_name(member)}.db"):
         stamp = path.name[len("etcd-snapshot-"):][:6]
         if path.name != f"etcd-snapshot-{stamp}-{file_name(member)}.db":
             continue  # of a member whose name ends like ours
@@ -102,7 +105,7 @@ def remove_leftovers(config: Config, member: str) -> list[Path]:
     """What a killed run of this host left: unfinished files, and checksums without a snapshot."""
     removed = []
     name = file_name(member)
-    for path in Path(config.backup.directory).glob(f"[0-9]*/etcd-snapshot-*-{name}.db*"):
+    for path in Path(config.backup.directory).glob(f"{_DAY}/etcd-snapshot-*-{name}.db*"):
         orphan = path.name.endswith(".sha256") and not path.with_suffix("").exists()
         if orphan or path.name.endswith((".part", ".kubetune-tmp")):
             path.unlink()

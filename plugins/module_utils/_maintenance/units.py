@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .config import Config
+
 SERVICE = "etcd-maintenance.service"
 TIMER = "etcd-maintenance.timer"
 
@@ -25,13 +27,16 @@ class Schedule:
     timeout_seconds: int
 
 
-def service(interpreter: str, program: str, config_path: str, writable: list[str], timeout_seconds: int, ptrace: bool) -> str:
+def service(interpreter: str, program: str, config_path: str, config: Config, timeout_seconds: int) -> str:
     """
     Args:
         interpreter: the Python that the collection's modules run with on this host, so that it is new enough.
-        writable: the only directories that the program may write to.
-        ptrace: lets it reach etcdutl inside the running etcd's container (/proc/PID/root).
+        program: the collection's program on this host.
     """
+    # The only directories that the program writes to.
+    writable = [config.state_directory, *([config.backup.directory] if config.backup.enabled else [])]
+    # Reaching etcdutl inside the running etcd's container (/proc/PID/root) takes this one capability.
+    ptrace = config.backup.enabled and config.backup.etcdutl == "auto"
     return f"""\
 # Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten.
 [Unit]

@@ -1,0 +1,268 @@
+#!/usr/bin/python
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: etcd_maintenance
+short_description: Installs the maintenance of etcd as a systemd service and timer
+version_added: 1.0.0
+description:
+  - Takes the whole desired state in one call - the program's configuration, C(etcd-maintenance.service) and
+    C(etcd-maintenance.timer) - and judges it on the host before anything is written.
+  - The calendar is judged by the host's own C(systemd-analyze), the configuration by the program's own rules, the certificates
+    by loading them.
+  - The program itself is installed by M(kubetune.control_plane.program).
+author:
+  - kubetune contributors (@kubetune)
+extends_documentation_fragment:
+  - kubetune.control_plane.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  state:
+    description:
+      - V(absent) stops and removes the units, the configuration and the records in etcd. Snapshots stay, see O(remove_backups).
+    type: str
+    choices: [present, absent]
+    default: present
+  remove_backups:
+    description: With O(state=absent), remove the snapshots of this program in O(backup.directory), too.
+    type: bool
+    default: false
+  program:
+    description: The collection's program on the host.
+    type: path
+    default: /usr/local/lib/kubetune/kubetune.pyz
+  calendar:
+    description: When a run starts, as a calendar event of C(systemd.time(7)). A time that was missed is made up for.
+    type: str
+    default: "*-*-* 02:30:00"
+  random_delay_seconds:
+    description: Each host starts later by a delay of its own, always the same, of at most that many seconds.
+    type: int
+    default: 1800
+  timeout_seconds:
+    description: A run that takes longer is ended. At least four times O(lock_wait_seconds) and 600.
+    type: int
+    default: 7200
+  endpoint:
+    description: Client URL of the member on this host; the others come from the member list.
+    type: str
+    default: https://127.0.0.1:2379
+  ca_file:
+    description: CA of etcd's server certificates.
+    type: path
+    default: /etc/kubernetes/pki/etcd/ca.crt
+  cert_file:
+    description: Client certificate.
+    type: path
+    default: /etc/kubernetes/pki/etcd/healthcheck-client.crt
+  key_file:
+    description: Key of O(cert_file).
+    type: path
+    default: /etc/kubernetes/pki/etcd/healthcheck-client.key
+  data_directory:
+    description: Data directory of the member on this host.
+    type: path
+    default: /var/lib/etcd
+  state_directory:
+    description: Where the lock is that keeps two runs on one host apart.
+    type: path
+    default: /var/lib/kubetune
+  interval_seconds:
+    description:
+      - Compaction and defragmentation are done once in that time, by one node for the whole cluster (60 to 2678400).
+      - A little less than the time between two runs by the calendar, so that a late one does not push the next away.
+    type: int
+    default: 72000
+  lock_wait_seconds:
+    description: How long a run waits for another one, on this host or in the cluster (0 to 86400).
+    type: int
+    default: 900
+  compaction:
+    description: Step 3.
+    type: dict
+    default: {}
+    suboptions:
+      mode:
+        description: >-
+          V(auto) leaves it to the API server, or to etcd itself, where one of them compacts; V(on) and V(off) do not look.
+        type: str
+        choices: [auto, "on", "off"]
+        default: auto
+      retention_seconds:
+        description: History that stays, at least (300 to 2678400).
+        type: int
+        default: 3600
+      min_revisions:
+        description: Fewer revisions than that are not worth a compaction.
+        type: int
+        default: 100000
+  defragmentation:
+    description: Step 4.
+    type: dict
+    default: {}
+    suboptions:
+      enabled:
+        description: Whether it is done at all.
+        type: bool
+        default: true
+      min_fragmentation:
+        description: Free share of the database file (0 to 1) from which a member is due.
+        type: float
+        default: 0.45
+      min_reclaimable_bytes:
+        description: A member with less to gain is left alone.
+        type: int
+        default: 104857600
+      quota_share:
+        description: Share of the quota (0 to 1) from which O(defragmentation.min_fragmentation) no longer matters.
+        type: float
+        default: 0.8
+      timeout_seconds:
+        description: For one member (10 to 3600).
+        type: int
+        default: 300
+  backup:
+    description: Step 5.
+    type: dict
+    default: {}
+    suboptions:
+      enabled:
+        description: Whether it is done at all.
+        type: bool
+        default: true
+      directory:
+        description: Where the dated directories are made.
+        type: path
+        default: /var/backups/etcd
+      keep:
+        description: How many snapshots of this member stay, at most.
+        type: int
+        default: 7
+      max_age_days:
+        description: Older ones are deleted; the newest always stays.
+        type: int
+        default: 30
+      min_free_bytes:
+        description: What has to be free on that disk after the snapshot.
+        type: int
+        default: 1073741824
+      etcdutl:
+        description:
+          - The tool that walks every page of a snapshot. V(auto) looks on the host, then inside the running etcd's container,
+            which takes the capability C(CAP_SYS_PTRACE); V(none) does without; or a path.
+        type: str
+        default: auto
+requirements:
+  - systemd 247 or newer on the host
+  - Python 3.9 or newer on the host
+"""
+
+EXAMPLES = r"""
+- name: Install the maintenance at four in the morning
+  kubetune.control_plane.etcd_maintenance:
+    calendar: "*-*-* 04:00:00"
+    backup:
+      directory: /srv/backups/etcd
+      keep: 14
+
+- name: Remove it, and keep the snapshots
+  kubetune.control_plane.etcd_maintenance:
+    state: absent
+"""
+
+RETURN = r"""
+report:
+  description: One entry for each file and unit, for the summary of a run.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"role": "etcd_maintenance", "item": "etcd-maintenance.timer", "verdict": "changed", "value": "*-*-* 02:30:00"}]
+next_run:
+  description: When the timer fires next on this host, as systemd writes it; empty before it is there.
+  returned: O(state=present)
+  type: str
+  sample: Tue 2026-11-24 02:47:31 UTC
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import config as configuration
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import Installation
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.units import Schedule
+
+_COMPACTION = {
+    "mode": {"type": "str", "choices": ["auto", "on", "off"], "default": "auto"},
+    "retention_seconds": {"type": "int", "default": 3600},
+    "min_revisions": {"type": "int", "default": 100_000},
+}
+_DEFRAGMENTATION = {
+    "enabled": {"type": "bool", "default": True},
+    "min_fragmentation": {"type": "float", "default": 0.45},
+    "min_reclaimable_bytes": {"type": "int", "default": 104_857_600},
+    "quota_share": {"type": "float", "default": 0.8},
+    "timeout_seconds": {"type": "int", "default": 300},
+}
+_BACKUP = {
+    "enabled": {"type": "bool", "default": True},
+    "directory": {"type": "path", "default": "/var/backups/etcd"},
+    "keep": {"type": "int", "default": 7},
+    "max_age_days": {"type": "int", "default": 30},
+    "min_free_bytes": {"type": "int", "default": 1_073_741_824},
+    "etcdutl": {"type": "str", "default": "auto"},
+}
+#: What goes into the configuration file as it is.
+_CONFIG = {
+    "endpoint": {"type": "str", "default": "https://127.0.0.1:2379"},
+    "ca_file": {"type": "path", "default": "/etc/kubernetes/pki/etcd/ca.crt"},
+    "cert_file": {"type": "path", "default": "/etc/kubernetes/pki/etcd/healthcheck-client.crt"},
+    "key_file": {"type": "path", "default": "/etc/kubernetes/pki/etcd/healthcheck-client.key"},
+    "data_directory": {"type": "path", "default": "/var/lib/etcd"},
+    "state_directory": {"type": "path", "default": "/var/lib/kubetune"},
+    "interval_seconds": {"type": "int", "default": 72_000},
+    "lock_wait_seconds": {"type": "int", "default": 900},
+    "compaction": {"type": "dict", "options": _COMPACTION, "default": {}},
+    "defragmentation": {"type": "dict", "options": _DEFRAGMENTATION, "default": {}},
+    "backup": {"type": "dict", "options": _BACKUP, "default": {}},
+}
+_SPEC: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "remove_backups": {"type": "bool", "default": False},
+    "program": {"type": "path", "default": "/usr/local/lib/kubetune/kubetune.pyz"},
+    "calendar": {"type": "str", "default": "*-*-* 02:30:00"},
+    "random_delay_seconds": {"type": "int", "default": 1800},
+    "timeout_seconds": {"type": "int", "default": 7200},
+    **_CONFIG,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=_SPEC, supports_check_mode=True)
+    given = module.params
+    try:
+        config = configuration.parse({name: given[name] for name in _CONFIG})
+        installation = Installation(config, module.check_mode)
+        if given["state"] == "absent":
+            outcome = installation.remove(given["remove_backups"])
+        else:
+            schedule = Schedule(given["calendar"], given["random_delay_seconds"], given["timeout_seconds"])
+            outcome = installation.install(schedule, given["program"])
+    except Refusal as exc:
+        module.fail_json(msg="refused, and nothing was changed: " + "; ".join(exc.problems))
+    except (KubetuneError, OSError) as exc:
+        module.fail_json(msg=str(exc))
+    result = {"changed": outcome.changed, "report": outcome.report, "next_run": outcome.next_run}
+    module.exit_json(**result, **({"diff": outcome.diff} if module._diff else {}))
+
+
+if __name__ == "__main__":
+    main()
