@@ -27,6 +27,7 @@ UNIT_DIRECTORIES = ["/etc/systemd/system", "/run/systemd/system", "/run/systemd/
 _SPEC = {
     "path": {"type": "path", "default": "/usr/local/lib/kubetune/kubetune.pyz"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "leaving": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -44,7 +45,7 @@ class ActionModule(ActionBase):
         if found["exists"] and not found["isreg"]:
             raise AnsibleActionFail(f"{path} exists and is not a file: move it away, or choose another path")
         if given["state"] == "absent":
-            result.update(self._remove(path, found))
+            result.update(self._remove(path, found, given["leaving"]))
         else:
             result.update(self._install(path, found))
         return result
@@ -86,14 +87,14 @@ class ActionModule(ActionBase):
         if outcome.get("failed"):
             raise AnsibleActionFail(f"{path} cannot be installed: {outcome.get('msg', outcome)}")
 
-    def _remove(self, path: str, found: dict[str, Any]) -> dict[str, Any]:
+    def _remove(self, path: str, found: dict[str, Any], leaving: list[str]) -> dict[str, Any]:
         if not found["exists"]:
             return {"changed": False, "report": [entry(ROLE, ITEM, "already_right", reason="it is not there")]}
         units = self._module(
             "ansible.legacy.find", paths=UNIT_DIRECTORIES, patterns=["*.service"], contains=f".*{path} .*"
         )["files"]
-        if units:
-            users = ", ".join(sorted(os.path.basename(each["path"]) for each in units))
+        users = ", ".join(sorted({os.path.basename(each["path"]) for each in units} - set(leaving)))
+        if users:
             return {"changed": False, "report": [entry(ROLE, ITEM, "left_out", path, reason=f"{users} runs it")]}
         if not self._task.check_mode:
             self._module("ansible.legacy.file", path=path, state="absent")

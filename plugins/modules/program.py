@@ -33,6 +33,11 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  leaving:
+    description: Services that do not count with O(state=absent), because they go as well.
+    type: list
+    elements: str
+    default: []
 requirements:
   - Python 3.9 or newer on the host
 """

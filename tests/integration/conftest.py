@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from etcd_cluster import EtcdCluster
+
+from tests.integration.etcd_cluster import EtcdCluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("real")
 
 
 @pytest.fixture(scope="module")

@@ -21,18 +21,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._errors imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import Client, Tls
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import ClusterView, problems, survey
 
-
-def binary(name: str) -> Path:
-    """Where the lab keeps its real binaries: ``$KUBETUNE_ASSETS``, by default ~/.cache/kubetune.
-
-    Raises:
-        FileNotFoundError: the lab has not fetched or built it yet.
-    """
-    cache = Path(os.environ.get("KUBETUNE_ASSETS", Path.home() / ".cache/kubetune"))
-    found = sorted(cache.glob(f"**/bin/{name}")) or sorted(path for path in cache.glob(f"**/{name}") if os.access(path, os.X_OK) and path.is_file())
-    if not found:
-        raise FileNotFoundError(f"{name} is not below {cache}: start the lab once (make lab), it gets the binaries")
-    return found[-1]
+from tests.integration.assets import binary
 
 
 def make_certificates(directory: Path) -> Tls:

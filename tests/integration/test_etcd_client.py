@@ -22,7 +22,9 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.clust
     survey,
 )
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, LockHeld, current_holder
-from etcd_cluster import EtcdCluster, binary, free_port, make_certificates
+
+from tests.integration.assets import binary
+from tests.integration.etcd_cluster import EtcdCluster, free_port, make_certificates
 
 HOLDER = {"host": "cp1", "purpose": "test", "since": "now", "run_id": "1"}
 

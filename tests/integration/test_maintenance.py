@@ -20,7 +20,9 @@ from typing import Any, Callable, Iterator
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, current_holder
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _zipapp
-from etcd_cluster import EtcdCluster, Member, binary
+
+from tests.integration.assets import binary
+from tests.integration.etcd_cluster import EtcdCluster, Member
 
 MODULE_UTILS = Path(__file__).resolve().parents[2] / "plugins/module_utils"
 MB = 1_000_000

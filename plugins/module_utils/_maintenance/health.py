@@ -16,17 +16,18 @@ HEALTH, SIZE = "health", "size"
 
 #: Share of the quota from which a line becomes a warning; at 1 etcd refuses writes.
 _QUOTA_WARNING = 0.8
+#: An election at this very moment is no reason to leave out a day's work.
+_ATTEMPTS, _PAUSE = 3, 2.0
 
 
 def check(ctx: Context) -> tuple[ClusterView | None, bool]:
     """(what the members say, whether the cluster is fit for a change); no view where there is no quorum."""
-    try:
-        view = survey(ctx.client)
-        ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
-        found = problems(view)
-    except KubetuneError as exc:
-        ctx.journal.say(HEALTH, "unhealthy", f"the member list cannot be had, so there is no quorum or no local member: {exc}")
-        return None, False
+    view, found = _look(ctx)
+    for _attempt in range(_ATTEMPTS - 1):
+        if not found:
+            break
+        ctx.sleep(_PAUSE)
+        view, found = _look(ctx)
     for problem in found:
         ctx.journal.say(HEALTH, "unhealthy", problem)
     if any("NOSPACE" in problem for problem in found):
@@ -37,10 +38,20 @@ def check(ctx: Context) -> tuple[ClusterView | None, bool]:
             "member and disarm the alarm by hand, then delete data or raise --quota-backend-bytes",
             alarm="NOSPACE",
         )
-    if not found:
+    if view:
+        ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
+    if view and not found:
         leader = view.leader.member.name if view.leader else ""
         ctx.journal.say(HEALTH, "ok", f"{len(view.members)} members are healthy, {leader} leads", members=len(view.members), leader=leader)
     return view, not found
+
+
+def _look(ctx: Context) -> tuple[ClusterView | None, list[str]]:
+    try:
+        view = survey(ctx.client)
+    except KubetuneError as exc:
+        return None, [f"the member list cannot be had, so there is no quorum or no local member: {exc}"]
+    return view, problems(view)
 
 
 def measure(ctx: Context, view: ClusterView) -> dict[int, Size]:
