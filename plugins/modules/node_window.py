@@ -20,8 +20,8 @@ extends_documentation_fragment:
   - kubetune.control_plane.attributes
 attributes:
   check_mode:
-    support: none
-    details: Only O(operation=judge) is harmless, and it is always run.
+    support: partial
+    details: O(operation=judge), O(operation=follow) and O(operation=forget) support it; the others are called only to change.
   diff_mode:
     support: none
 options:
@@ -30,7 +30,7 @@ options:
       - V(judge) runs each program with its flags and C(--version).
       - V(start) puts the order down and starts the unit, V(resume) starts the unit for an order that was cut off.
       - V(follow) waits up to O(wait) seconds for news of window O(id).
-      - V(forget) removes the unit, where no window is under way.
+      - V(forget) removes the unit where nothing is tuned any more.
     type: str
     required: true
     choices: [judge, start, resume, follow, forget]
@@ -96,10 +96,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, judge
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import read_unfinished
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import read_memory, read_unfinished
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import unit
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
 
 
 def _judge(programs: dict) -> dict:
@@ -142,10 +143,12 @@ def _follow(window_id: str, seen: int, wait: float) -> dict:
         time.sleep(0.5)
 
 
-def _forget() -> dict:
+def _forget(check_mode: bool) -> dict:
     if read_unfinished():
         raise KubetuneError("a node window is open on this host: its unit stays until it has ended")
-    return {"changed": unit.remove()}
+    if any(read_memory(component) for component in COMPONENTS):
+        return {"changed": False}
+    return {"changed": unit.PATH.exists() if check_mode else unit.remove()}
 
 
 def main() -> None:
@@ -171,7 +174,7 @@ def main() -> None:
         elif given["operation"] == "resume":
             result = _resume(given["program"])
         elif given["operation"] == "forget":
-            result = {"changed": False} if module.check_mode else _forget()
+            result = _forget(module.check_mode)
         else:
             result = _follow(given["id"], given["seen"], given["wait"])
     except KubetuneError as exc:

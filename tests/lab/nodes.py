@@ -64,6 +64,10 @@ class Node:
         """Writes a text file in the node at once (a temporary file, then a rename)."""
         self.run("bash", "-euc", 'umask 077; cat >"$0.new"; chmod "$1" "$0.new"; mv "$0.new" "$0"', path, mode, stdin=text)
 
+    def reboot(self) -> None:
+        """Restarts the node, hard, and returns when its init runs again."""
+        run(["docker", "restart", "--time", "1", self.container], timeout=60)
+
     def pid(self, process: str) -> int | None:
         """Process id, in the node, of the one process with this name (``etcd``, ``kube-apiserver``), or None."""
         found = self.run("pgrep", "--exact", "--oldest", process[:15], check=False).stdout.split()
