@@ -57,6 +57,8 @@ def _element(der: bytes, position: int) -> tuple[int, int, int]:
         count = length & 0x7F
         length = int.from_bytes(der[start:start + count], "big")
         start += count
+    if start + length > len(der):
+        raise ValueError("it is cut short")
     return der[position], start, start + length
 
 

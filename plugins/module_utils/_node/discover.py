@@ -51,36 +51,42 @@ def discover() -> dict[str, Any]:
     component, each running process of that program; which one belongs to the manifest is decided by who parsed it.
     """
     directory = manifests_directory()
+    manifests = _manifests(directory)
     running = {name: processes.find(name, {}) for name in (ETCD, KUBE_APISERVER)}
     return {
         "host": socket.gethostname(),
         "distribution": distribution(),
         "manifests_directory": str(directory),
-        "manifests": _manifests(directory),
+        "manifests": manifests,
         "processes": {name: [_process(name, each) for each in found] for name, found in running.items()},
         "memory": {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)},
         "allocatable": _allocatable(running[KUBE_APISERVER]),
-        "cluster": _cluster(running[ETCD]),
+        "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))),
         "unfinished": read_unfinished(),
         "state_directory": str(STATE),
     }
 
 
-def distribution() -> str:
+def distribution(root: Path = Path("/")) -> str:
     """``kubeadm``, or the name of what is there instead; empty when nothing is."""
     for path, name in OTHER_DISTRIBUTIONS.items():
-        if os.path.isdir(path):
+        if (root / path.lstrip("/")).is_dir():
             return name
-    return "kubeadm" if os.path.isdir("/etc/kubernetes") else ""
+    return "kubeadm" if (root / "etc/kubernetes").is_dir() else ""
 
 
-def manifests_directory() -> Path:
+def manifests_directory(config: Path = KUBELET_CONFIG) -> Path:
     """The kubelet's staticPodPath."""
     try:
-        found = re.search(r"^staticPodPath:\s*[\"']?([^\"'\s]+)", KUBELET_CONFIG.read_text(), re.MULTILINE)
+        found = re.search(r"^staticPodPath:[ \t]*[\"']?([^\"'\s]+)", config.read_text(), re.MULTILINE)
     except OSError:
         return DEFAULT_MANIFESTS
     return Path(found.group(1)) if found else DEFAULT_MANIFESTS
+
+
+def closest(found: Sequence[processes.Process], manifest: str) -> processes.Process | None:
+    """Of several processes of a program the one which the manifest's text describes best: most of its words are there."""
+    return max(found, key=lambda each: sum(word in manifest for word in each.argv), default=None)
 
 
 def certificate_facts(files: Mapping[str, str], root: Path, key: bool = False) -> list[dict[str, Any]]:
@@ -148,11 +154,10 @@ def _allocatable(api_servers: Sequence[processes.Process]) -> dict[str, str] | N
     }
 
 
-def _cluster(members: Sequence[processes.Process]) -> dict[str, Any] | None:
+def _cluster(process: processes.Process | None) -> dict[str, Any] | None:
     """The etcd cluster as its members see it; None when no etcd runs here. ``problems`` is empty when it is whole."""
-    if not members:
+    if process is None:
         return None
-    process = members[0]
     flags = flags_of(process.argv[1:])
     name = (flags.get("name") or ["default"])[-1]
     try:
@@ -170,5 +175,3 @@ def _cluster(members: Sequence[processes.Process]) -> dict[str, Any] | None:
         "leader": view.leader.member.name if view.leader else "",
         "database_bytes": max((each.status.db_size for each in view.members if each.status), default=None),
     }
-
-

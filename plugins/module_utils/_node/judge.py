@@ -17,6 +17,8 @@ from typing import Sequence
 
 from .._errors import KubetuneError
 
+#: What kube-apiserver (component-base/featuregate) says of a bad gate, without naming --feature-gates.
+_GATE_MARKS = ("feature gate", "invalid value of", "missing bool value for")
 #: Seconds. The binaries answer within one; a cold disk may need longer.
 TIMEOUT = 30
 
@@ -48,9 +50,14 @@ def version(program: str) -> str:
 
 def judge(program: str, flags: Sequence[str]) -> Verdict:
     done = _run([program, *flags, "--version"])
-    said = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    return understand(done.returncode, done.stderr + "\n" + done.stdout, flags)
+
+
+def understand(status: int, output: str, flags: Sequence[str]) -> Verdict:
+    """The verdict in what a binary said, which ended with ``status``, of ``flags``."""
+    said = [line.strip() for line in output.splitlines() if line.strip()]
     notices = tuple(line for line in said if "deprecated" in line.lower())
-    if done.returncode == 0:
+    if status == 0:
         return Verdict(True, "", "", notices)
     text = _reason(said)
     return Verdict(False, _culprit(text, flags), text, notices)
@@ -58,7 +65,7 @@ def judge(program: str, flags: Sequence[str]) -> Verdict:
 
 def _reason(lines: Sequence[str]) -> str:
     """The line that tells why; the rest is usage text."""
-    for mark in ("unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", "rror"):
+    for mark in ("unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", 'err="', "rror"):
         for line in lines:
             if mark in line:
                 said = re.search(r'err="((?:[^"\\]|\\.)*)"', line)  # klog's structured form
@@ -68,10 +75,10 @@ def _reason(lines: Sequence[str]) -> str:
 
 def _culprit(text: str, flags: Sequence[str]) -> str:
     given = {flag.lstrip("-").partition("=")[0] for flag in flags}
-    for name in re.findall(r"-{1,2}([a-z0-9][a-z0-9-]*)", text):
-        if name in given:
-            return str(name)
-    return ""
+    named = re.findall(r"(?<!\w)-{1,2}([a-z0-9][a-z0-9-]*)", text)
+    if any(mark in text for mark in _GATE_MARKS):
+        named.append("feature-gates")
+    return next((str(name) for name in named if name in given), "")
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping
 
+from .._static_pod.manifest import flags_of
+
+#: Bytes at the end of a log that are read.
+_TAIL = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Process:
@@ -36,7 +41,8 @@ def find(program: str, own_flags: Mapping[str, str], proc: Path = Path("/proc"))
     for process in processes(proc):
         if process.argv[0].rpartition("/")[2] != program:
             continue
-        if all(f"--{name}={value}" in process.argv for name, value in own_flags.items()):
+        flags = flags_of(process.argv[1:])
+        if all(flags.get(name, [""])[-1] == value for name, value in own_flags.items()):
             found.append(process)
     return found
 
@@ -81,14 +87,23 @@ def newest_log(component: str, since: float, lines: int = 8, root: Path = Path("
     """The last lines which a kube-system static pod wrote after ``since`` (seconds since the epoch).
 
     The newest log may be that of a process which has only just been started: the newest with content is taken. The
-    container runtime's prefix of each line (time, stream, tag) is cut off.
+    container runtime's prefix of each line (time, stream, tag) is cut off. No log is no error: the kubelet removes them
+    while we look.
     """
-    logs = sorted(root.glob(f"kube-system_{component}-*/{component}/*.log"), key=os.path.getmtime, reverse=True)
-    for log in logs:
-        facts = log.stat()
+    written = []
+    for log in root.glob(f"kube-system_{component}-*/{component}/*.log"):
+        try:
+            facts = log.stat()
+        except OSError:
+            continue
         if facts.st_size and facts.st_mtime >= since:
+            written.append((facts.st_mtime, log))
+    for _time, log in sorted(written, reverse=True):
+        try:
             with open(log, "rb") as stream:
-                stream.seek(max(0, facts.st_size - 64 * 1024))
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
                 tail = stream.read().decode(errors="replace").splitlines()[-lines:]
-            return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:300] for line in tail]
+        except OSError:
+            continue
+        return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:300] for line in tail]
     return []

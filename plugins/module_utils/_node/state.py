@@ -70,8 +70,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as exc:
         raise KubetuneError(f"{path} is damaged ({exc}): move it away, and compare the manifests by hand") from exc
-    if data.get("schema") != SCHEMA:
-        raise KubetuneError(
-            f"{path} has schema {data.get('schema')!r}, and this release reads {SCHEMA}: use the release that wrote it"
-        )
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise KubetuneError(f"{path} has schema {schema!r}, and this release reads {SCHEMA}: use the release that wrote it")
     return dict(data)
