@@ -142,9 +142,10 @@ class Installation:
         problems = []
         told = self._run(["systemd-analyze", "calendar", schedule.calendar])
         if told.returncode != 0:
+            said = " ".join((told.stderr or told.stdout).split())
             problems.append(
                 f"calendar: {schedule.calendar!r} is not allowed; a calendar event of systemd.time(7) is needed, such as "
-                f"'*-*-* 02:30:00' (systemd-analyze says: {(told.stderr or told.stdout).strip().splitlines()[0]})"
+                f"'*-*-* 02:30:00' (systemd-analyze says: {said})"
             )
         if not 0 <= schedule.random_delay_seconds <= DAY:
             problems.append(f"random_delay_seconds: {schedule.random_delay_seconds} is not allowed; 0 to {DAY} is needed")

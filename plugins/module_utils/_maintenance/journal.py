@@ -11,6 +11,7 @@ The exit status is the worst of what was said, see `EXIT_STATUS`.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TextIO
 
 #: Exit status -> meaning. 1 is left to what nobody foresaw.
@@ -37,6 +38,9 @@ _OUTCOMES = {
     "unhealthy": (3, UNHEALTHY),
     "failed": (3, STEP_FAILED),
 }
+
+#: What needs no quotes; everything else is a JSON string.
+_PLAIN = re.compile(r"[\w./:+@-]+", re.ASCII)
 
 
 class Journal:
@@ -65,8 +69,7 @@ class Journal:
         self.exit_status = max(self.exit_status, status)
         tail = " ".join(f"{key}={_text(value)}" for key, value in {"step": step, "outcome": outcome, **facts}.items())
         mark = f"<{priority}>" if self._priorities else ""
-        line = f"{step}: {sentence} | {tail}".replace("\n", " ")
-        print(mark + line, file=self._stream, flush=True)
+        print(f"{mark}{step}: {' '.join(sentence.splitlines())} | {tail}", file=self._stream, flush=True)
 
 
 def megabytes(size: float) -> str:
@@ -80,4 +83,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     text = str(value)
-    return json.dumps(text) if not text or any(char in text for char in ' "=|') else text
+    if _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text).replace("|", "\\u007c")  # the bar divides the line

@@ -1,0 +1,129 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The maintenance program's configuration: every key, its type and range."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import load, parse
+
+GOOD: dict[str, Any] = {
+    "endpoint": "https://127.0.0.1:2379",
+    "ca_file": "/etc/kubernetes/pki/etcd/ca.crt",
+    "cert_file": "/etc/kubernetes/pki/etcd/healthcheck-client.crt",
+    "key_file": "/etc/kubernetes/pki/etcd/healthcheck-client.key",
+    "data_directory": "/var/lib/etcd",
+    "state_directory": "/var/lib/kubetune",
+    "interval_seconds": 72_000,
+    "lock_wait_seconds": 900,
+    "compaction": {"mode": "auto", "retention_seconds": 3600, "min_revisions": 100_000},
+    "defragmentation": {
+        "enabled": True,
+        "min_fragmentation": 0.45,
+        "min_reclaimable_bytes": 104_857_600,
+        "quota_share": 0.8,
+        "timeout_seconds": 300,
+    },
+    "backup": {
+        "enabled": True,
+        "directory": "/var/backups/etcd",
+        "keep": 7,
+        "max_age_days": 30,
+        "min_free_bytes": 1 << 30,
+        "etcdutl": "auto",
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(GOOD)
+    *sections, key = path.split(".")
+    place = config
+    for section in sections:
+        place = place[section]
+    place[key] = value
+    return config
+
+
+def test_good_configuration_is_taken_as_it_is() -> None:
+    config = parse(GOOD)
+    assert config.compaction.retention_seconds == 3600
+    assert config.defragmentation.min_fragmentation == 0.45
+    assert config.backup.directory == "/var/backups/etcd"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("endpoint", "http://127.0.0.1:2379"),
+        ("endpoint", "https://127.0.0.1"),
+        ("endpoint", "https://127.0.0.1:2379/path"),
+        ("ca_file", "relative.crt"),
+        ("backup.directory", "/with space"),
+        ("backup.directory", "/with%percent"),
+        ("interval_seconds", 59),
+        ("interval_seconds", "72000"),
+        ("interval_seconds", True),
+        ("interval_seconds", 72000.0),
+        ("compaction.mode", "On"),
+        ("compaction.mode", True),
+        ("compaction.retention_seconds", 299),
+        ("compaction.min_revisions", 0),
+        ("defragmentation.enabled", "yes"),
+        ("defragmentation.min_fragmentation", 1.01),
+        ("defragmentation.min_fragmentation", -0.1),
+        ("defragmentation.timeout_seconds", 3601),
+        ("backup.keep", 0),
+        ("backup.max_age_days", 0),
+        ("backup.etcdutl", "etcdutl"),
+    ],
+)
+def test_bad_value_is_named_with_what_is_allowed(path: str, value: Any) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse(changed(path, value))
+    assert len(refused.value.problems) == 1
+    assert refused.value.problems[0].startswith(f"{path}: {value!r} is not allowed; ")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("compaction.retention_seconds", 300), ("defragmentation.min_fragmentation", 1), ("defragmentation.quota_share", 0), ("backup.etcdutl", "/opt/etcdutl")],
+)
+def test_edges_are_allowed(path: str, value: Any) -> None:
+    parse(changed(path, value))
+
+
+def test_unknown_and_missing_keys_are_all_named() -> None:
+    config = changed("backup.kepe", 5)
+    del config["backup"]["keep"], config["endpoint"], config["compaction"]
+    with pytest.raises(Refusal) as refused:
+        parse(config)
+    text = str(refused.value)
+    for part in ("backup.kepe is unknown; known are enabled, directory, keep", "backup.keep is missing", "endpoint is missing", "compaction is missing"):
+        assert part in text
+
+
+def test_section_that_is_no_object_is_named() -> None:
+    with pytest.raises(Refusal, match="backup: 7 is not allowed; an object with enabled"):
+        parse(changed("backup", 7))
+
+
+def test_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(KubetuneError, match=f"{path} cannot be read: No such file"):
+        load(str(path))
+    path.write_text("{")
+    with pytest.raises(KubetuneError, match=f"{path} is not JSON"):
+        load(str(path))
+    path.write_text("[]")
+    with pytest.raises(KubetuneError, match="not a JSON object"):
+        load(str(path))
+    path.write_text(json.dumps(GOOD))
+    assert load(str(path)) == parse(GOOD)
