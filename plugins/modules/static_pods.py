@@ -30,7 +30,7 @@ options:
     default: true
   run_id:
     description:
-      - Names the run: its first window takes the snapshot, and after a failed one no other is opened.
+      - The run that this call belongs to. Its first window takes the snapshot, and after a failed one no other is opened.
       - Without it each call is a run of its own.
     type: str
   etcd:
