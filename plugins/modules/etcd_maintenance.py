@@ -39,7 +39,7 @@ options:
     type: path
     default: /usr/local/lib/kubetune/kubetune.pyz
   calendar:
-    description: When a run starts, as a calendar event of C(systemd.time(7)). A time that was missed is made up for.
+    description: When a run starts, as a calendar event of systemd.time(7). A time that was missed is made up for.
     type: str
     default: "*-*-* 02:30:00"
   random_delay_seconds:
@@ -84,6 +84,10 @@ options:
     description: How long a run waits for another one, on this host or in the cluster (0 to 86400).
     type: int
     default: 900
+  settle_seconds:
+    description: How long the cluster may take to be whole, at the start and after each member's turn (0 to 600).
+    type: int
+    default: 60
   compaction:
     description: Step 3.
     type: dict
@@ -230,6 +234,7 @@ _CONFIG = {
     "state_directory": {"type": "path", "default": "/var/lib/kubetune"},
     "interval_seconds": {"type": "int", "default": 72_000},
     "lock_wait_seconds": {"type": "int", "default": 900},
+    "settle_seconds": {"type": "int", "default": 60},
     "compaction": {"type": "dict", "options": _COMPACTION, "default": {}},
     "defragmentation": {"type": "dict", "options": _DEFRAGMENTATION, "default": {}},
     "backup": {"type": "dict", "options": _BACKUP, "default": {}},

@@ -79,6 +79,7 @@ class Config:
         state_directory: holds the lock that keeps two runs on this host apart.
         interval_seconds: compaction and defragmentation are done once in it, by one node for all.
         lock_wait_seconds: how long a run waits for another one, on this host or in the cluster.
+        settle_seconds: how long the cluster may take to be whole, at the start and after each member's turn.
     """
 
     endpoint: str
@@ -89,6 +90,7 @@ class Config:
     state_directory: str
     interval_seconds: int
     lock_wait_seconds: int
+    settle_seconds: int
     compaction: Compaction
     defragmentation: Defragmentation
     backup: Backup
@@ -135,6 +137,7 @@ _TOP: Mapping[str, Any] = {
     "state_directory": _PATH,
     "interval_seconds": _Number(60, 31 * DAY, "seconds"),
     "lock_wait_seconds": _Number(0, DAY, "seconds"),
+    "settle_seconds": _Number(0, 600, "seconds"),
 }
 _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "compaction": (

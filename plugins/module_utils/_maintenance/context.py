@@ -29,6 +29,7 @@ class Context:
     Attributes:
         host: of this run, as others read it in a lock or a record.
         client: starts with this host's member; `reach_all` adds the others.
+        token: of this host's runs; the next one takes over what a killed one still holds (`program.host_lock`).
         dry_run: decide and say, change nothing.
         proc: where processes are looked for.
         clock: seconds since 1970, the wall clock that hosts share.
@@ -42,6 +43,7 @@ class Context:
     proc: Path = Path("/proc")
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def reach_all(self, endpoints: list[str]) -> None:
@@ -57,12 +59,12 @@ class Context:
             EtcdError: etcd takes no writes.
         """
         since = datetime.fromtimestamp(self.clock(), timezone.utc).isoformat(timespec="seconds")
-        ours = {"host": self.host, "purpose": f"maintenance ({step})", "since": since, "run_id": self.run_id}
+        ours = {"host": self.host, "purpose": f"maintenance ({step})", "since": since, "run_id": self.run_id, "token": self.token}
         deadline = time.monotonic() + self.config.lock_wait_seconds
         waiting = False
         while True:
             held_by = current_holder(self.client, name)
-            if held_by is None:
+            if held_by is None or held_by.get("token") == self.token:
                 try:
                     lock = ClusterLock(self.client, name, ours)
                     lock.acquire()

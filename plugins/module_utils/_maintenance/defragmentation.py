@@ -26,8 +26,6 @@ from .records import Done
 
 STEP = "defragmentation"
 
-#: Seconds for the cluster to be whole again after a member's turn.
-_RECOVERY = 60.0
 #: The copy that etcd makes is about as large as what is in use; that much more has to be free.
 _SPACE_FACTOR = 1.1
 
@@ -166,7 +164,8 @@ def _check_space(ctx: Context, member: MemberView) -> None:
 
 def _whole(ctx: Context) -> ClusterView:
     """Wait until the cluster is whole; raise KubetuneError with what is wrong when it does not get there."""
-    deadline = time.monotonic() + _RECOVERY
+    patience = ctx.config.settle_seconds
+    deadline = time.monotonic() + patience
     while True:
         try:
             view = survey(ctx.client)
@@ -177,7 +176,7 @@ def _whole(ctx: Context) -> ClusterView:
             if not found:
                 return view
         if time.monotonic() >= deadline:
-            raise KubetuneError(f"the cluster is not whole after {_RECOVERY:.0f} s: {'; '.join(found)}")
+            raise KubetuneError(f"the cluster is not whole after {patience} s: {'; '.join(found)}")
         ctx.sleep(1.0)
 
 

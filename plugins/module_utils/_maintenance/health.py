@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._etcd.cluster import ClusterView, problems, survey
@@ -16,16 +18,15 @@ HEALTH, SIZE = "health", "size"
 
 #: Share of the quota from which a line becomes a warning; at 1 etcd refuses writes.
 _QUOTA_WARNING = 0.8
-#: An election at this very moment is no reason to leave out a day's work.
-_ATTEMPTS, _PAUSE = 3, 2.0
+_PAUSE = 2.0
 
 
 def check(ctx: Context) -> tuple[ClusterView | None, bool]:
     """(what the members say, whether the cluster is fit for a change); no view where there is no quorum."""
+    # An election at this very moment, or a host that has just booted, is no reason to leave out a day's work.
+    deadline = time.monotonic() + ctx.config.settle_seconds
     view, found = _look(ctx)
-    for _attempt in range(_ATTEMPTS - 1):
-        if not found:
-            break
+    while found and time.monotonic() < deadline:
         ctx.sleep(_PAUSE)
         view, found = _look(ctx)
     for problem in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
@@ -31,7 +32,8 @@ class HostLocked(KubetuneError):
 def run(ctx: Context) -> int:
     """Return the exit status, see `journal.EXIT_STATUS`."""
     try:
-        with host_lock(Path(ctx.config.state_directory), ctx.config.lock_wait_seconds):
+        with host_lock(Path(ctx.config.state_directory), ctx.config.lock_wait_seconds) as token:
+            ctx.token = token
             _steps(ctx)
     except HostLocked as exc:
         ctx.journal.say(STEP, "locked", str(exc))
@@ -39,8 +41,12 @@ def run(ctx: Context) -> int:
 
 
 @contextmanager
-def host_lock(state: Path, wait: float) -> Iterator[None]:
-    """A lock of the kernel: it ends with the process, whatever ends that."""
+def host_lock(state: Path, wait: float) -> Iterator[str]:
+    """A lock of the kernel: it ends with the process, whatever ends that.
+
+    Yields what the file holds, a word that only this host's runs know: who has the file's lock is the heir of all earlier
+    runs here, and need not wait for their locks in the cluster to time out.
+    """
     make_state_directory(state)
     descriptor = os.open(state / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -53,7 +59,11 @@ def host_lock(state: Path, wait: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise HostLocked(f"another maintenance run on this host did not end within {wait:g} s") from None
                 time.sleep(_POLL_SECONDS)
-        yield
+        token = os.read(descriptor, 64).decode("ascii", "replace")
+        if not token:
+            token = uuid.uuid4().hex
+            os.write(descriptor, token.encode())
+        yield token
     finally:
         os.close(descriptor)
 

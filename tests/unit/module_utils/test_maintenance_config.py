@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "state_directory": "/var/lib/kubetune",
     "interval_seconds": 72_000,
     "lock_wait_seconds": 900,
+    "settle_seconds": 60,
     "compaction": {"mode": "auto", "retention_seconds": 3600, "min_revisions": 100_000},
     "defragmentation": {
         "enabled": True,
