@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test clean
+.PHONY: help bootstrap lab demo test test-faults benchmark clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,8 +18,14 @@ lab: bootstrap ## three real control-plane nodes on this machine
 demo: lab ## the lab, tuned by the collection
 	@ansible-playbook -i .work/lab/inventory.yml kubetune.control_plane.site
 
-test: bootstrap ## the tests
-	@python -m pytest tests/unit
+test: bootstrap ## the tests: lint, unit, real processes, the molecule scenario, the short faults
+	@tests/run.sh
+
+test-faults: bootstrap ## every fault on the real lab (long)
+	@tests/run.sh faults
+
+benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, each node's window
+	@python -m tests.benchmarks.site_gap
 
 clean: ## remove the lab, the engine that it started, and .work
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m tests.lab down --all --purge; fi

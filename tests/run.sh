@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All tests that `make test` promises, on a lab of their own which is gone afterwards, whatever happens.
+#
+#   tests/run.sh        lint, unit, real processes, the molecule scenario, the short faults
+#   tests/run.sh faults the molecule scenario's lab, and every fault (about half an hour)
+#
+# Called by make, which provides the Python environment on PATH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export KUBETUNE_LAB_NAME=kubetune-test ANSIBLE_COLLECTIONS_PATH=$PWD/.work/collections ANSIBLE_NOCOLOR=1
+began=$SECONDS
+
+part() { printf '\n===== %s (%d s)\n' "$1" $((SECONDS - began)); }
+
+clean_up() {
+	status=$?
+	part "the lab goes away"
+	python -m tests.lab down || status=1
+	exit "$status"
+}
+trap clean_up EXIT
+
+if [ "${1:-all}" = all ]; then
+	part "lint"
+	ansible-lint
+	part "unit tests"
+	python -m pytest tests/unit -q
+	part "binaries of Kubernetes and etcd"
+	python -m tests.lab assets
+	part "tests with real processes"
+	python -m pytest tests/integration -q
+fi
+
+part "molecule: check, converge, idempotence, verify on three real nodes"
+molecule test --scenario-name default --destroy never --no-report --no-command-borders
+
+part "faults on these nodes"
+if [ "${1:-all}" = faults ]; then
+	python -m pytest tests/faults -v
+else
+	python -m pytest tests/faults -v -m "not long"
+fi
