@@ -155,7 +155,7 @@ def main(arguments: list[str]) -> int:
     command.add_argument("node")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     command = commands.add_parser("assets", help="fill the cache and stop there")
-    command.add_argument("--benchmark", action="store_true", help="etcd's load generator too, where it builds")
+    command.add_argument("--benchmark", action="store_true", help="etcd's load generator too; prints where it is")
     options = parser.parse_args(arguments)
     try:
         settings = from_environment()
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> int:
             images.provide_base(settings)
             images.provide_archive(settings)
             if options.benchmark:
-                binaries.provide_benchmark(settings)
+                print(binaries.provide_benchmark(settings))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

@@ -46,6 +46,9 @@ def create(settings: Settings, lab: Lab) -> Lab:
     hosts = {name: machines.address(prefix, index, bare=False) for index, name in enumerate(settings.node_names)}
     nodes = [machines.boot(settings, name, address, hosts) for name, address in hosts.items()]
     first, others = nodes[0], nodes[1:]
+    orphans = [node.name for node in others if node.exists(_DONE)]
+    if orphans and not first.exists(_DONE):
+        raise LabError(f"{first.container} is new and {', '.join(orphans)} belong to an older cluster: `python -m tests.lab reset` starts over")
     with ThreadPoolExecutor(max_workers=2) as pool:
         with waiting(f"{first.container}: loading images"):
             machines.load_images(settings, first)
@@ -58,7 +61,7 @@ def create(settings: Settings, lab: Lab) -> Lab:
     if pending:
         join = _join_command(first)
         for node in pending:
-            _join(node, join)
+            _join(first, node, join)
     for node in nodes:
         until(f"{node.container}: etcd is ready", node.etcd_ready, seconds=120)
         until(f"{node.container}: the API server is ready", node.api_ready, seconds=120)
@@ -94,8 +97,25 @@ def _join_command(first: Node) -> list[str]:
     return command.split()
 
 
-def _join(node: Node, command: list[str]) -> None:
+def _forget(first: Node, node: Node) -> None:
+    """Takes what an earlier machine of this name has left behind out of the cluster; kubeadm would refuse to join."""
+    members = json.loads(_etcdctl(first, "member", "list", "--write-out=json"))["members"]
+    for member in members:
+        if f"https://{node.address}:2380" in member["peerURLs"]:
+            say(f"{node.container}: removing its earlier member {member['ID']:x} from etcd")
+            _etcdctl(first, "member", "remove", f"{member['ID']:x}")
+    first.run("kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "delete", "node", node.name, "--ignore-not-found")
+
+
+def _etcdctl(node: Node, *arguments: str) -> str:
+    pki = "/etc/kubernetes/pki/etcd"
+    tls = ("--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/healthcheck-client.crt", "--key", f"{pki}/healthcheck-client.key")
+    return node.output("etcdctl", "--endpoints", "https://127.0.0.1:2379", *tls, *arguments)
+
+
+def _join(first: Node, node: Node, command: list[str]) -> None:
     _reset(node)
+    _forget(first, node)
     with waiting(f"{node.container}: kubeadm join"):
         node.shell("systemctl enable --quiet kubelet; mkdir -p /etc/lab")
         node.run(*command, _PREFLIGHT, "--cri-socket", _SOCKET, "--apiserver-advertise-address", node.address, timeout=300)

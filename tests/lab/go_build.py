@@ -67,9 +67,8 @@ def build_etcd(assets: Path, version: str, packages: dict[str, str], target: Pat
     """Builds etcd's commands, given as name -> Go package, into ``target``."""
     with _workspace(assets) as (go, env, folder):
         run([go, "mod", "init", "lab"], cwd=folder, env=env)
-        modules = [f"{package.partition('/tools/')[0]}@v{version}" for package in packages.values()]
         with waiting(f"fetching the modules of etcd {version}"):
-            run([go, "get", *modules, *(package for package in packages.values() if "/tools/" in package)], cwd=folder, env=env)
+            run([go, "get", *(f"{package}@v{version}" for package in packages.values())], cwd=folder, env=env)
         for name, package in packages.items():
             _build(go, env, folder, package, "-s -w", target / name)
 

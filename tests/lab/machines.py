@@ -69,9 +69,8 @@ def boot(settings: Settings, name: str, node_address: str, hosts: dict[str, str]
     data = disks.attach(data_file, disks.DATA_BYTES, formatted=True)
     wal = disks.attach(wal_file, disks.WAL_BYTES, formatted=False)
     if state and _devices(container) != {data, wal}:
-        say(f"{container}: its loop devices have new numbers, so it is made anew")
-        remove(settings, name)
-        return boot(settings, name, node_address, hosts, bare=bare)
+        # As after a reboot of this machine: a container's devices are fixed when it is made.
+        raise LabError(f"{container}: its disks are now {data} and {wal}, and it was made with others: `python -m tests.lab reset` starts over")
     node = Node(name=name, container=container, address=node_address, data_device=data, wal_device=wal, bare=bare)
     if not state:
         say(f"{container}: starting at {node_address}, etcd's data on {data}, spare WAL disk {wal}")

@@ -130,7 +130,7 @@ class Lab:
         return self.state / "inventory.yml"
 
     def binary(self, name: str) -> Path:
-        """One of the lab's binaries on this machine, such as etcd, etcdctl, kubectl, kube-apiserver, benchmark."""
+        """One of the lab's binaries on this machine, such as etcd, etcdctl, kubectl, kube-apiserver."""
         for folder in (f"kubernetes-{self.kubernetes}", f"etcd-{self.etcd}"):
             if (self.assets / folder / name).exists():
                 return self.assets / folder / name
