@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, Mapping
 
@@ -58,6 +59,8 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         self._host = self._vars.get("inventory_hostname", "this host")
         _checked, given = self.validate_argument_spec(argument_spec=_SPEC)
+        # Plain data from here on: ansible-core tags the strings of variables, and YAML's dumper knows no such type.
+        given = json.loads(json.dumps(given))
         requests = {
             name: Request(**{key: value for key, value in given[option].items()})
             for name, option in ((ETCD, "etcd"), (KUBE_APISERVER, "kube_apiserver"))
