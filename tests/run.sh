@@ -32,6 +32,7 @@ if [ "${1:-all}" = all ]; then
 fi
 
 part "molecule: check, converge, idempotence, verify on three real nodes"
+molecule reset --scenario-name default >/dev/null
 molecule test --scenario-name default --destroy never --no-report --no-command-borders
 
 part "faults on these nodes"

@@ -23,6 +23,10 @@ options:
     type: list
     elements: dict
     required: true
+  planned:
+    description: The entries are what would be done (check mode).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -39,9 +43,21 @@ _value:
 """
 
 
-def summary(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+#: What the verdicts of a change mean in check mode.
+WOULD = {
+    "changed": "would be set",
+    "restored": "would be put back to what was there before the collection",
+    "version_default": "would be set, and is equal to the default of this version: it changes nothing",
+    "pending": "would be written, and take effect after the restart that the reason names",
+    "warning": "would be applied, and is worth a second look",
+}
+
+
+def summary(entries: Sequence[Mapping[str, Any]], planned: bool = False) -> list[str]:
     lines = []
     for verdict, meaning in VERDICTS.items():
+        if planned and verdict in WOULD:
+            meaning = WOULD[verdict]
         group = [entry for entry in entries if entry["verdict"] == verdict]
         if not group:
             continue

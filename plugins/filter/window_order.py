@@ -16,7 +16,7 @@ author:
 description:
   - Selects the hosts whose plan (C(__node_window_plan)) needs a change, and puts the one whose etcd member leads last.
   - Each window asks again who leads, and moves leadership away where that has changed.
-positional: hostvars
+
 options:
   _input:
     description: Host names in the order of the play.

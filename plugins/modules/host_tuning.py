@@ -119,6 +119,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+needs_change:
+  description: Whether anything differed from what is wanted; in check mode, whether a run would change something.
+  returned: success
+  type: bool
 report:
   description: One entry for each item, with what became of it.
   returned: success
@@ -183,7 +187,7 @@ def main() -> None:
         outcome = run(Tree(), module.params, check=module.check_mode)
     except KubetuneError as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=outcome.changed, report=outcome.report, diff=outcome.diff)
+    module.exit_json(changed=outcome.changed, needs_change=outcome.changed, report=outcome.report, diff=outcome.diff)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ verdicts:
   returned: O(operation=judge)
   type: dict
   sample: {"etcd": {"accepted": false, "flag": "max-walls", "text": "unknown flag: --max-walls", "notices": []}}
+forgotten:
+  description: Whether the unit was there and is gone.
+  returned: O(operation=forget)
+  type: bool
 events:
   description: What happened in the window since O(seen).
   returned: O(operation=follow)
@@ -147,8 +151,9 @@ def _forget(check_mode: bool) -> dict:
     if read_unfinished():
         raise KubetuneError("a node window is open on this host: its unit stays until it has ended")
     if any(read_memory(component) for component in COMPONENTS):
-        return {"changed": False}
-    return {"changed": unit.PATH.exists() if check_mode else unit.remove()}
+        return {"forgotten": False}
+    gone = unit.PATH.exists() if check_mode else unit.remove()
+    return {"changed": gone, "forgotten": gone}
 
 
 def main() -> None:

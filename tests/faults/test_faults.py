@@ -61,6 +61,58 @@ def test_a_flag_that_the_binary_refuses_stops_before_any_change(lab: Lab, playbo
     assert [fingerprint(node) for node in lab.nodes] == before
 
 
+@pytest.mark.parametrize(
+    ("variables", "texts"),
+    [
+        ({"etcd_static_pod_flags": {"heartbeat-interval": "fast"}}, ["etcd --heartbeat-interval: 'fast' is not allowed"]),
+        ({"etcd_static_pod_flags": {"election-timeout": 400}}, ["election-timeout: 400 ms", "at least 500 is needed"]),
+        ({"etcd_static_pod_flags": {"quota-backend-bytes": 4096}}, ["4096 is not above the database's"]),
+        ({"kube_apiserver_static_pod_flags": {"goaway-chance": 0.5}}, ["kube-apiserver --goaway-chance: '0.5'", "at most 0.02"]),
+        (
+            {"kube_apiserver_static_pod_resources": {"requests": {"cpu": "900"}}},
+            ["kube-apiserver requests.cpu=900", "more than the node's allocatable"],
+        ),
+        ({"etcd_static_pod_certificate_min_days": 4000}, ["/etc/kubernetes/pki/etcd/server.crt ends in", "kubeadm certs renew"]),
+        ({"host_tuning_sysctls": {"vm.swappiness": 900}}, ["vm.swappiness", "900"]),
+        ({"etcd_maintenance_calendar": "every other tuesday"}, ["every other tuesday"]),
+    ],
+    ids=["wrong type", "inconsistent", "quota", "range", "requests", "certificate", "sysctl", "calendar"],
+)
+def test_bad_input_is_named_and_nothing_is_changed(lab: Lab, playbook: Playbook, variables: dict, texts: list[str]) -> None:
+    before = [fingerprint(node) for node in lab.nodes]
+    run = playbook("site", variables)
+    assert run.status != 0
+    assert set(run.changed.values()) == {0}, run.output
+    for text in [lab.nodes[0].name, *texts]:
+        assert text in run.output
+    assert [fingerprint(node) for node in lab.nodes] == before
+
+
+@pytest.mark.parametrize(
+    ("make", "undo", "text"),
+    [
+        ("mkdir -p /var/lib/rancher/rke2", "rm -r /var/lib/rancher", "this is a RKE2 host"),
+        ("mkdir -p /var/lib/rancher/k3s", "rm -r /var/lib/rancher", "this is a k3s host"),
+        (
+            "echo 'a: [' > /etc/kubernetes/manifests/zz.yaml", "rm /etc/kubernetes/manifests/zz.yaml",
+            "/etc/kubernetes/manifests/zz.yaml line",
+        ),
+    ],
+    ids=["RKE2", "k3s", "malformed manifest"],
+)
+def test_one_unfit_host_stops_all(lab: Lab, playbook: Playbook, make: str, undo: str, text: str) -> None:
+    before = [fingerprint(node) for node in lab.nodes[1:]]
+    lab.nodes[0].shell(make)
+    try:
+        run = playbook("site", change(3))
+    finally:
+        lab.nodes[0].shell(undo)
+    assert run.status != 0
+    assert text in run.output
+    assert set(run.changed.values()) == {0}, run.output
+    assert [fingerprint(node) for node in lab.nodes[1:]] == before
+
+
 def test_a_process_that_dies_is_rolled_back_and_the_other_nodes_are_left_alone(
     lab: Lab, playbook: Playbook, no_write_lost: Writer
 ) -> None:
