@@ -201,7 +201,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import config as configuration
-from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import Installation
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import Installation, schedule_problems
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.units import Schedule
 
 _COMPACTION = {
@@ -253,14 +253,16 @@ _SPEC: dict[str, Any] = {
 def main() -> None:
     module = AnsibleModule(argument_spec=_SPEC, supports_check_mode=True)
     given = module.params
+    wanted = {name: given[name] for name in _CONFIG}
+    schedule = Schedule(given["calendar"], given["random_delay_seconds"], given["timeout_seconds"])
     try:
-        config = configuration.parse({name: given[name] for name in _CONFIG})
-        installation = Installation(config, module.check_mode)
         if given["state"] == "absent":
-            outcome = installation.remove(given["remove_backups"])
+            outcome = Installation(configuration.parse(wanted), module.check_mode).remove(given["remove_backups"])
         else:
-            schedule = Schedule(given["calendar"], given["random_delay_seconds"], given["timeout_seconds"])
-            outcome = installation.install(schedule, given["program"])
+            problems = configuration.problems(wanted) + schedule_problems(schedule, given["lock_wait_seconds"])
+            if problems:
+                raise Refusal(problems)
+            outcome = Installation(configuration.parse(wanted), module.check_mode).install(schedule, given["program"])
     except Refusal as exc:
         module.fail_json(msg="refused, and nothing was changed: " + "; ".join(exc.problems))
     except (KubetuneError, OSError) as exc:

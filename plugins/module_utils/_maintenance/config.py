@@ -191,17 +191,23 @@ def parse(data: Any) -> Config:
     """See `load`."""
     if not isinstance(data, Mapping):
         raise KubetuneError("the configuration is not a JSON object")
-    problems = _problems(data, {**_TOP, **dict.fromkeys(_SECTIONS)}, "")
+    found = problems(data)
+    if found:
+        raise Refusal(found)
+    sections = {name: kind(**data[name]) for name, (kind, _rules) in _SECTIONS.items()}
+    return Config(**{name: data[name] for name in _TOP}, **sections)
+
+
+def problems(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a configuration, one sentence each."""
+    found = _problems(data, {**_TOP, **dict.fromkeys(_SECTIONS)}, "")
     for name, (_kind, rules) in _SECTIONS.items():
         section = data.get(name)
         if isinstance(section, Mapping):
-            problems += _problems(section, rules, f"{name}.")
+            found += _problems(section, rules, f"{name}.")
         elif name in data:
-            problems.append(f"{name}: {section!r} is not allowed; an object with {', '.join(rules)} is needed")
-    if problems:
-        raise Refusal(problems)
-    sections = {name: kind(**data[name]) for name, (kind, _rules) in _SECTIONS.items()}
-    return Config(**{name: data[name] for name in _TOP}, **sections)
+            found.append(f"{name}: {section!r} is not allowed; an object with {', '.join(rules)} is needed")
+    return found
 
 
 def _problems(data: Mapping[str, Any], rules: Mapping[str, Any], prefix: str) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from .._errors import KubetuneError, Refusal
+from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._etcd.lock import PREFIX
 from .._node.state import write_atomically
@@ -63,6 +63,27 @@ def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise KubetuneError(f"{argv[0]} cannot be run: the maintenance needs systemd on the host ({exc})") from exc
 
 
+def schedule_problems(schedule: Schedule, lock_wait_seconds: int, run: Runner = run_command) -> list[str]:
+    """What is wrong with a schedule, one sentence each; the calendar is judged by the host's own systemd."""
+    found = []
+    told = run(["systemd-analyze", "calendar", schedule.calendar])
+    if told.returncode != 0:
+        said = " ".join((told.stderr or told.stdout).split())
+        found.append(
+            f"calendar: {schedule.calendar!r} is not allowed; a calendar event of systemd.time(7) is needed, such as "
+            f"'*-*-* 02:30:00' (systemd-analyze says: {said})"
+        )
+    if not 0 <= schedule.random_delay_seconds <= DAY:
+        found.append(f"random_delay_seconds: {schedule.random_delay_seconds} is not allowed; 0 to {DAY} is needed")
+    least = _WAITS * lock_wait_seconds + 600
+    if schedule.timeout_seconds < least:
+        found.append(
+            f"timeout_seconds: {schedule.timeout_seconds} is not allowed; at least {least} is needed, for a run may wait "
+            f"{_WAITS} times for lock_wait_seconds ({lock_wait_seconds})"
+        )
+    return found
+
+
 class Installation:
     """
     Args:
@@ -80,10 +101,8 @@ class Installation:
     def install(self, schedule: Schedule, program: str, interpreter: str = sys.executable) -> Outcome:
         """
         Raises:
-            Refusal: the schedule is not to be had.
             KubetuneError: the certificates are not usable, or systemd does not take the timer.
         """
-        self._judge(schedule)
         self._ask_etcd()
         files = self._files(schedule, program, interpreter)
         stale = {each.path.name for each in files if self._compare(each)}
@@ -137,26 +156,6 @@ class Installation:
         return self._outcome
 
     # --- judging ----------------------------------------------------------------------------------------------
-
-    def _judge(self, schedule: Schedule) -> None:
-        problems = []
-        told = self._run(["systemd-analyze", "calendar", schedule.calendar])
-        if told.returncode != 0:
-            said = " ".join((told.stderr or told.stdout).split())
-            problems.append(
-                f"calendar: {schedule.calendar!r} is not allowed; a calendar event of systemd.time(7) is needed, such as "
-                f"'*-*-* 02:30:00' (systemd-analyze says: {said})"
-            )
-        if not 0 <= schedule.random_delay_seconds <= DAY:
-            problems.append(f"random_delay_seconds: {schedule.random_delay_seconds} is not allowed; 0 to {DAY} is needed")
-        least = _WAITS * self._config.lock_wait_seconds + 600
-        if schedule.timeout_seconds < least:
-            problems.append(
-                f"timeout_seconds: {schedule.timeout_seconds} is not allowed; at least {least} is needed, for a run may wait "
-                f"{_WAITS} times for lock_wait_seconds ({self._config.lock_wait_seconds})"
-            )
-        if problems:
-            raise Refusal(problems)
 
     def _ask_etcd(self) -> None:
         """Certificates that cannot be used are an error; an etcd that is not there (yet) is worth a line."""

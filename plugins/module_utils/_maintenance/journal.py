@@ -14,16 +14,16 @@ import json
 import re
 from typing import Any, TextIO
 
-#: Exit status -> meaning. 1 is left to what nobody foresaw.
+#: Exit status -> meaning. 1 is left to what nobody foresaw; systemd has names of its own for 3 to 7.
 EXIT_STATUS = {
     0: "everything was done, or there was nothing to do",
     2: "the command line or the configuration is wrong; nothing was done",
-    3: "another run or a change held a lock for too long; what needs that lock was left out",
-    4: "the cluster is not whole; compaction and defragmentation were left out",
-    5: "compaction or defragmentation failed",
-    6: "there is no new backup",
+    10: "another run or a change held a lock for too long; what needs that lock was left out",
+    11: "the cluster is not whole; compaction and defragmentation were left out",
+    12: "compaction or defragmentation failed",
+    13: "there is no new backup",
 }
-USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP = 2, 3, 4, 5, 6
+USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP = 2, 10, 11, 12, 13
 
 #: Outcome -> (syslog priority, exit status).
 _OUTCOMES = {

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import configparser
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import parse
-from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import CONFIG, Installation
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import CONFIG, Installation, schedule_problems
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.units import Schedule, service, timer
 from ansible_collections.kubetune.control_plane.plugins.modules import etcd_maintenance
 
@@ -103,24 +105,35 @@ def test_timer_makes_up_for_what_it_missed_with_a_delay_of_each_host() -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge")
 @pytest.mark.parametrize(
-    ("schedule", "problem"),
+    ("schedule", "expected"),
     [
-        (Schedule("at night", 0, 7200), "calendar: 'at night' is not allowed; a calendar event of systemd.time"),
-        (Schedule("", 0, 7200), "calendar: '' is not allowed"),
-        (Schedule("daily", -1, 7200), "random_delay_seconds: -1 is not allowed; 0 to 86400"),
-        (Schedule("daily", 0, 4199), "timeout_seconds: 4199 is not allowed; at least 4200 is needed"),
+        (Schedule("*-*-* 02:30:00", 1800, 7200), []),
+        (Schedule("Sun 03:00 Europe/Berlin", 0, 4200), []),
+        (Schedule("at night", 0, 7200), ["calendar: 'at night' is not allowed; a calendar event of systemd.time"]),
+        (Schedule("", -1, 4199), [
+            "calendar: '' is not allowed",
+            "random_delay_seconds: -1 is not allowed; 0 to 86400",
+            "timeout_seconds: 4199 is not allowed; at least 4200 is needed",
+        ]),
     ],
 )
-def test_bad_schedule_is_refused_before_anything_is_written(tmp_path: Path, schedule: Schedule, problem: str) -> None:
-    with pytest.raises(Refusal) as refused:
-        Installation(parse(GOOD), check=False, root=tmp_path).install(schedule, "/p.pyz")
-    assert len(refused.value.problems) == 1 and problem in refused.value.problems[0]
-    assert list(tmp_path.iterdir()) == []
+def test_every_problem_of_a_schedule_is_named(schedule: Schedule, expected: list[str]) -> None:
+    found = schedule_problems(schedule, 900)
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected))
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge")
 def test_certificates_that_are_not_there_are_named_before_anything_is_written(tmp_path: Path) -> None:
     config = parse(changed("cert_file", "/does/not/exist.crt"))
     with pytest.raises(KubetuneError, match="/does/not/exist.crt"):
         Installation(config, check=False, root=tmp_path).install(Schedule("daily", 0, 7200), "/p.pyz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge")
+def test_module_names_what_is_wrong_with_configuration_and_schedule_together(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = {"calendar": "at night", "backup": {"keep": 0}, "_ansible_check_mode": True}
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        etcd_maintenance.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told["failed"] and "backup.keep: 0" in told["msg"] and "calendar: 'at night'" in told["msg"]

@@ -281,12 +281,12 @@ def test_cut_or_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_exit_status_is_the_worst_of_what_was_said() -> None:
     said = journal.Journal(io.StringIO())
     for step, outcome, status in (
-        ("size", "warning", 0), ("compaction", "locked", 3), ("health", "unhealthy", 4), ("run", "locked", 4),
-        ("defragmentation", "failed", 5), ("backup", "failed", 6), ("backup", "done", 6),
+        ("size", "warning", 0), ("compaction", "locked", 10), ("health", "unhealthy", 11), ("run", "locked", 11),
+        ("defragmentation", "failed", 12), ("backup", "failed", 13), ("backup", "done", 13),
     ):
         said.say(step, outcome, "x")
         assert said.exit_status == status
-    assert set(journal.EXIT_STATUS) == {0, 2, 3, 4, 5, 6}
+    assert set(journal.EXIT_STATUS) == {0, 2, 10, 11, 12, 13}
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
