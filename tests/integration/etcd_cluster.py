@@ -27,14 +27,32 @@ from tests.integration.assets import binary
 def make_certificates(directory: Path) -> Tls:
     """A CA and one certificate for servers, peers and clients: etcd's gateway needs both usages, as kubeadm gives it."""
     directory.mkdir(parents=True)
-    ca_key, ca, key, request, certificate = (directory / name for name in ("ca.key", "ca.crt", "etcd.key", "etcd.csr", "etcd.crt"))
+    ca_key, ca, key, request, certificate = (
+        directory / name for name in ("ca.key", "ca.crt", "etcd.key", "etcd.csr", "etcd.crt")
+    )
     extensions = directory / "extensions"
     extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     for command in (
         ["req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=etcd-ca", "-days", "2"],
         ["req", "-new", *new_key, "-keyout", key, "-out", request, "-subj", "/CN=kubetune-test"],
-        ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-out", certificate, "-days", "2", "-extfile", extensions],
+        [
+            "x509",
+            "-req",
+            "-in",
+            request,
+            "-CA",
+            ca,
+            "-CAkey",
+            ca_key,
+            "-CAcreateserial",
+            "-out",
+            certificate,
+            "-days",
+            "2",
+            "-extfile",
+            extensions,
+        ],
     ):
         subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
     return Tls(str(ca), str(certificate), str(key))
@@ -110,11 +128,17 @@ class EtcdCluster:
                     "--election-timeout=2000",
                     "--client-cert-auth=true",
                     "--peer-client-cert-auth=true",
-                    *(f"--{kind}={path}" for kind, path in (
-                        ("cert-file", self.tls.cert_file), ("key-file", self.tls.key_file), ("trusted-ca-file", self.tls.ca_file),
-                        ("peer-cert-file", self.tls.cert_file), ("peer-key-file", self.tls.key_file),
-                        ("peer-trusted-ca-file", self.tls.ca_file),
-                    )),
+                    *(
+                        f"--{kind}={path}"
+                        for kind, path in (
+                            ("cert-file", self.tls.cert_file),
+                            ("key-file", self.tls.key_file),
+                            ("trusted-ca-file", self.tls.ca_file),
+                            ("peer-cert-file", self.tls.cert_file),
+                            ("peer-key-file", self.tls.key_file),
+                            ("peer-trusted-ca-file", self.tls.ca_file),
+                        )
+                    ),
                     *self.flags,
                 ],
                 stdout=log,

@@ -14,14 +14,23 @@ import threading
 import time
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import Client, EtcdError, Tls, Unreachable
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import (
+    Client,
+    EtcdError,
+    Tls,
+    Unreachable,
+)
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import (
     gate,
     hand_over_leadership,
     problems,
     survey,
 )
-from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, LockHeld, current_holder
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import (
+    ClusterLock,
+    LockHeld,
+    current_holder,
+)
 
 from tests.integration.assets import binary
 from tests.integration.etcd_cluster import EtcdCluster, free_port, make_certificates
@@ -34,9 +43,19 @@ def test_status_agrees_with_etcdctl(shared_cluster: EtcdCluster) -> None:
     ours = shared_cluster.client(member).status(member.client_url)
     tls = shared_cluster.tls
     told = subprocess.run(
-        [binary("etcdctl"), f"--endpoints={member.client_url}", f"--cacert={tls.ca_file}", f"--cert={tls.cert_file}",
-         f"--key={tls.key_file}", "endpoint", "status", "--write-out=json"],
-        check=True, capture_output=True, text=True,
+        [
+            binary("etcdctl"),
+            f"--endpoints={member.client_url}",
+            f"--cacert={tls.ca_file}",
+            f"--cert={tls.cert_file}",
+            f"--key={tls.key_file}",
+            "endpoint",
+            "status",
+            "--write-out=json",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     theirs = json.loads(told.stdout)[0]["Status"]
     assert ours.member_id == theirs["header"]["member_id"]
@@ -163,7 +182,9 @@ def test_only_one_of_many_gets_the_lock(shared_cluster: EtcdCluster) -> None:
     locks: list[ClusterLock] = []
 
     def compete(number: int) -> None:
-        lock = ClusterLock(shared_cluster.client(shared_cluster.members[number % 3]), "race", {**HOLDER, "host": str(number)})
+        lock = ClusterLock(
+            shared_cluster.client(shared_cluster.members[number % 3]), "race", {**HOLDER, "host": str(number)}
+        )
         together.wait()
         try:
             lock.acquire()

@@ -99,8 +99,22 @@ class Node:
         config.write_text(json.dumps(self.config))
         return subprocess.Popen(
             # -I and -S: nothing but the program and the standard library.
-            [sys.executable, "-I", "-S", self.program, "maintenance", command, "--config", config, "--proc", self.proc, *options],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                self.program,
+                "maintenance",
+                command,
+                "--config",
+                config,
+                "--proc",
+                self.proc,
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def run(self, command: str = "run", *options: str) -> Run:
@@ -125,7 +139,9 @@ def nodes(program: Path, cluster: EtcdCluster, tmp_path: Path) -> list[Node]:
 
 
 @pytest.fixture(scope="module")
-def shared_node(program: Path, shared_cluster: EtcdCluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Node]:
+def shared_node(
+    program: Path, shared_cluster: EtcdCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Node]:
     def fresh() -> Node:
         shared_cluster.client().delete("/kubetune/", "/kubetune0")
         return Node(program, shared_cluster, shared_cluster.members[0], tmp_path_factory.mktemp("host"))
@@ -162,7 +178,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
 
 def accepted_by_etcdutl(snapshot: Path) -> dict[str, Any]:
     told = subprocess.run(
-        [binary("etcdutl"), "snapshot", "status", snapshot, "--write-out=json"], check=True, capture_output=True, text=True
+        [binary("etcdutl"), "snapshot", "status", snapshot, "--write-out=json"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return dict(json.loads(told.stdout))
 
@@ -179,7 +198,7 @@ def test_five_steps_shrink_the_database_with_the_leader_last(nodes: list[Node]) 
 
     assert run.status == 0, run.text
     assert [line["outcome"] for line in run.of("health")] == ["ok"]
-    compaction, = run.of("compaction", "done")
+    (compaction,) = run.of("compaction", "done")
     assert int(compaction["revision"]) == noted < before["cp1"].revision
     assert client.metric("etcd_debugging_mvcc_compact_revision", leader.client_url) == noted
     for member in cluster.members:
@@ -195,7 +214,9 @@ def test_five_steps_shrink_the_database_with_the_leader_last(nodes: list[Node]) 
     assert order[-1] == leader.name
     for earlier, later in zip(order, order[1:]):
         assert str(done[earlier][0]["ts"]) < str(begun[later][0]["ts"])
-    stepped_down = [entry for entry in leader.log_entries("leadership transfer finished") or leader.log_entries("became follower")]
+    stepped_down = [
+        entry for entry in leader.log_entries("leadership transfer finished") or leader.log_entries("became follower")
+    ]
     assert str(stepped_down[-1]["ts"]) < str(begun[leader.name][0]["ts"])
     assert [line["member"] for line in run.of("defragmentation", "done")] == order
     assert run.of("defragmentation", "done")[-1]["leader"] == "false"
@@ -212,8 +233,16 @@ def test_three_runs_at_once_have_one_winner_and_three_backups(nodes: list[Node])
         winners = [run for run in runs if run.of(step, "done")]
         assert len(winners) == 1, step
         others = [run for run in runs if run not in winners]
-        assert all(line["reason"] in ("done_before", "too_few", "below_thresholds") for run in others for line in run.of(step, "nothing"))
-    assert [len(member.log_entries("finished defragmenting directory")) for member in nodes[0].cluster.members] == [1, 1, 1]
+        assert all(
+            line["reason"] in ("done_before", "too_few", "below_thresholds")
+            for run in others
+            for line in run.of(step, "nothing")
+        )
+    assert [len(member.log_entries("finished defragmenting directory")) for member in nodes[0].cluster.members] == [
+        1,
+        1,
+        1,
+    ]
     # The first node made one in make_holes, too.
     assert [len(node.snapshots()) for node in nodes] == [2, 1, 1]
     backups = [run.of("backup", "done")[0] for run in runs]
@@ -229,7 +258,7 @@ def test_a_step_is_left_to_the_next_interval_once_it_was_done(nodes: list[Node])
     later = nodes[2].run()
     assert later.status == 0
     for step in ("compaction", "defragmentation"):
-        line, = later.of(step)
+        (line,) = later.of(step)
         assert line["reason"] == "done_before"
     record = json.loads(make_more.client().get("/kubetune/maintenance/compaction").value)
     record["at"] -= 80_000
@@ -241,11 +270,11 @@ def test_snapshot_is_private_verified_and_has_a_checksum(shared_node: Callable[[
     node = shared_node()
     run = node.run()
     assert run.status == 0
-    snapshot, = node.snapshots()
+    (snapshot,) = node.snapshots()
     assert re.fullmatch(r"\d{8}/etcd-snapshot-\d{6}-cp1\.db", str(snapshot.relative_to(node.backups)))
     assert snapshot.stat().st_mode & 0o777 == 0o600 and snapshot.parent.stat().st_mode & 0o777 == 0o700
     subprocess.run(["sha256sum", "-c", f"{snapshot.name}.sha256"], cwd=snapshot.parent, check=True)
-    line, = run.of("backup", "done")
+    (line,) = run.of("backup", "done")
     assert line["verified_by"] == "etcdutl"
     assert int(line["revision"]) == accepted_by_etcdutl(snapshot)["revision"]
     assert node.leftovers() == []
@@ -256,9 +285,22 @@ def test_snapshot_restores_to_a_cluster_with_the_same_keys(shared_node: Callable
     node.cluster.client().put("/registry/precious", "value")
     assert node.run().status == 0
     subprocess.run(
-        [binary("etcdutl"), "snapshot", "restore", node.snapshots()[0], "--data-dir", tmp_path / "restored", "--name", "cp1",
-         "--initial-cluster", "cp1=https://127.0.0.1:1", "--initial-advertise-peer-urls", "https://127.0.0.1:1"],
-        check=True, capture_output=True,
+        [
+            binary("etcdutl"),
+            "snapshot",
+            "restore",
+            node.snapshots()[0],
+            "--data-dir",
+            tmp_path / "restored",
+            "--name",
+            "cp1",
+            "--initial-cluster",
+            "cp1=https://127.0.0.1:1",
+            "--initial-advertise-peer-urls",
+            "https://127.0.0.1:1",
+        ],
+        check=True,
+        capture_output=True,
     )
     assert b"/registry/precious" in (tmp_path / "restored/member/snap/db").read_bytes()
 
@@ -268,7 +310,11 @@ def test_old_snapshots_go_by_count_and_age_and_the_newest_stays(shared_node: Cal
     assert node.run().status == 0
     good = node.snapshots()[0].read_bytes()
     strangers = node.backups / "20200101/etcd-snapshot-000000-othercp1.db"
-    for name in ("20200101/etcd-snapshot-000000-cp1.db", "20200101/etcd-snapshot-000000-othercp1.db", "20200102/etcd-snapshot-000000-cp1.db"):
+    for name in (
+        "20200101/etcd-snapshot-000000-cp1.db",
+        "20200101/etcd-snapshot-000000-othercp1.db",
+        "20200102/etcd-snapshot-000000-cp1.db",
+    ):
         path = node.backups / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(good)
@@ -279,7 +325,10 @@ def test_old_snapshots_go_by_count_and_age_and_the_newest_stays(shared_node: Cal
     # Two of today; both old ones are over age, and the second also over the count.
     assert len(node.snapshots()) == 3 and strangers.exists()
     assert not (node.backups / "20200102").exists()
-    assert sorted(path.name for path in (node.backups / "20200101").iterdir()) == [strangers.name, strangers.name + ".sha256"]
+    assert sorted(path.name for path in (node.backups / "20200101").iterdir()) == [
+        strangers.name,
+        strangers.name + ".sha256",
+    ]
 
 
 def test_killed_backup_leaves_nothing_under_a_final_name_and_the_next_run_clears_it(nodes: list[Node]) -> None:
@@ -360,7 +409,7 @@ def test_single_member_is_defragmented_though_it_leads(alone: Node) -> None:
     make_holes([alone], 12)
     run = alone.run()
     assert run.status == 0, run.text
-    line, = run.of("defragmentation", "done")
+    (line,) = run.of("defragmentation", "done")
     assert int(line["after_bytes"]) < 2 * MB < 12 * MB < int(line["before_bytes"])
 
 
@@ -409,7 +458,11 @@ def test_dry_run_changes_nothing(nodes: list[Node]) -> None:
     before = nodes[1].cluster.client().status(nodes[1].member.client_url)
     run = nodes[1].run("run", "--dry-run")
     assert run.status == 0
-    assert [line["step"] for line in run.lines if line["outcome"] == "planned"] == ["compaction", "defragmentation", "backup"]
+    assert [line["step"] for line in run.lines if line["outcome"] == "planned"] == [
+        "compaction",
+        "defragmentation",
+        "backup",
+    ]
     after = nodes[1].cluster.client().status(nodes[1].member.client_url)
     assert nodes[1].member.log_entries("finished defragmenting directory") == []
     assert (after.revision, after.db_size) == (before.revision, before.db_size)
@@ -468,7 +521,7 @@ def test_status_tells_who_did_what_and_how_old_the_backup_is(nodes: list[Node]) 
     status = nodes[0].run("status")
     assert status.status == 0
     assert {line["step"] for line in status.lines if line.get("due") == "false"} == {"compaction", "defragmentation"}
-    backup, = status.of("backup")
+    (backup,) = status.of("backup")
     assert int(backup["kept"]) == 2 and float(backup["age_hours"]) < 0.1
     other = nodes[1].run("status")
     assert other.of("backup", "warning")[0]["kept"] == "0"

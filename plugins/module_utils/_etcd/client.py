@@ -16,7 +16,7 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Protocol, Sequence
 from urllib.parse import urlsplit
 
 from .._errors import KubetuneError
@@ -36,6 +36,12 @@ class EtcdError(KubetuneError):
 
 class Unreachable(EtcdError):
     """No answer: refused, reset, timed out or a TLS failure. A write may or may not have happened."""
+
+
+class Sink(Protocol):
+    """What takes the bytes of a snapshot: an open file, or something around one."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class Client:
         answer = self.call("/v3/maintenance/hashkv", {"revision": str(revision)}, endpoint, 60.0)
         return int(answer.get("hash", 0)), int(answer.get("compact_revision", 0))
 
-    def snapshot(self, endpoint: str, sink: BinaryIO, timeout: float = 60.0) -> int:
+    def snapshot(self, endpoint: str, sink: Sink, timeout: float = 60.0) -> int:
         """Write one member's snapshot into ``sink``; return its size in bytes.
 
         The stream ends with the SHA-256 of all that came before it: it is checked here, so a cut or

@@ -79,7 +79,7 @@ def snapshots(directory: Path, member: str) -> list[Snapshot]:
     """This member's complete snapshots, oldest first."""
     found = []
     for path in directory.glob(f"{_DAY}/etcd-snapshot-*-{file_name(member)}.db"):
-        stamp = path.name[len("etcd-snapshot-"):][:6]
+        stamp = path.name[len("etcd-snapshot-") :][:6]
         if path.name != f"etcd-snapshot-{stamp}-{file_name(member)}.db":
             continue  # of a member whose name ends like ours
         try:
@@ -135,8 +135,10 @@ def _meta(data: bytes, offset: int) -> tuple[int, int, int] | None:
     """(page size, number of pages, transaction) of the meta page at an offset; None when there is none or it is torn."""
     if len(data) < offset + 80 or struct.unpack_from("<H", data, offset + 8)[0] != 0x04:
         return None
-    body = data[offset + 16:offset + 72]
-    magic, version, page_size, _flags, _root, _sequence, _freelist, high_water, transaction = struct.unpack("<IIIIQQQQQ", body)
+    body = data[offset + 16 : offset + 72]
+    magic, version, page_size, _flags, _root, _sequence, _freelist, high_water, transaction = struct.unpack(
+        "<IIIIQQQQQ", body
+    )
     (checksum,) = struct.unpack_from("<Q", data, offset + 72)
     if magic != 0xED0CDAED or version != 2 or _fnv1a(body) != checksum:
         return None
@@ -178,14 +180,17 @@ def own_member(ctx: Context, view: ClusterView | None) -> tuple[Status, str]:
 def _check_space(config: Config, status: Status) -> None:
     directory = Path(config.backup.directory)
     if not directory.is_dir():
-        raise KubetuneError(f"the backup directory {directory} does not exist: make it (root, 0700) or run the role again")
+        raise KubetuneError(
+            f"the backup directory {directory} does not exist: make it (root, 0700) or run the role again"
+        )
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
     needed = status.db_size + config.backup.min_free_bytes
     if free < needed:
         raise KubetuneError(
             f"{directory} has {megabytes(free)} free, and {megabytes(needed)} are needed: the database of "
-            f"{megabytes(status.db_size)} and {megabytes(config.backup.min_free_bytes)} to spare; keep fewer snapshots or give it space"
+            f"{megabytes(status.db_size)} and {megabytes(config.backup.min_free_bytes)} to spare; keep fewer snapshots or "
+            "give it space"
         )
 
 
@@ -261,7 +266,12 @@ def _etcdutl_facts(ctx: Context, part: Path) -> dict[str, Any]:
     try:
         done = subprocess.run(
             [program, "snapshot", "status", str(part), "--write-out=json"],
-            capture_output=True, text=True, timeout=_CHECK_TIMEOUT, check=False, stdin=subprocess.DEVNULL, env={"LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=_CHECK_TIMEOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={"LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise KubetuneError(f"etcdutl ({program}) cannot be run: {exc}") from exc
@@ -301,7 +311,8 @@ def _prune(ctx: Context, member: str) -> None:
         ctx.journal.say(
             STEP,
             "done",
-            f"removed {len(gone)} old snapshots, {len(known) - len(gone)} stay (at most {config.keep}, {config.max_age_days} days)",
+            f"removed {len(gone)} old snapshots, {len(known) - len(gone)} stay (at most {config.keep}, and for "
+            f"{config.max_age_days} days)",
             removed=len(gone),
             kept=len(known) - len(gone),
         )

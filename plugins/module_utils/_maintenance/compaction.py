@@ -62,7 +62,7 @@ def plan(ctx: Context, view: ClusterView) -> int | None:
         ctx.journal.say(
             STEP,
             "nothing",
-            f"no revision is known from {config.retention_seconds} s ago or earlier; noted {sample.revision} for a later run",
+            f"no revision is known from {config.retention_seconds} s ago or earlier; noted {sample.revision} for later",
             reason="no_sample",
             revision=sample.revision,
         )
@@ -79,7 +79,9 @@ def plan(ctx: Context, view: ClusterView) -> int | None:
         )
         return None
     if ctx.dry_run:
-        ctx.journal.say(STEP, "planned", f"would compact to revision {revision}", revision=revision, compacted=compacted)
+        ctx.journal.say(
+            STEP, "planned", f"would compact to revision {revision}", revision=revision, compacted=compacted
+        )
         return None
     return revision
 
@@ -94,7 +96,9 @@ def _apply(ctx: Context, lock: ClusterLock, revision: int) -> bool:
     _settle(ctx)
     records.record_done(ctx.client, STEP, Done(ctx.clock(), ctx.host, ctx.run_id))
     sentence = f"compacted to revision {revision}" if fresh else f"revision {revision} was compacted before"
-    ctx.journal.say(STEP, "done" if fresh else "nothing", sentence, revision=revision, seconds=time.monotonic() - started)
+    ctx.journal.say(
+        STEP, "done" if fresh else "nothing", sentence, revision=revision, seconds=time.monotonic() - started
+    )
     return fresh
 
 

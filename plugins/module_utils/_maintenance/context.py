@@ -59,7 +59,13 @@ class Context:
             EtcdError: etcd takes no writes.
         """
         since = datetime.fromtimestamp(self.clock(), timezone.utc).isoformat(timespec="seconds")
-        ours = {"host": self.host, "purpose": f"maintenance ({step})", "since": since, "run_id": self.run_id, "token": self.token}
+        ours = {
+            "host": self.host,
+            "purpose": f"maintenance ({step})",
+            "since": since,
+            "run_id": self.run_id,
+            "token": self.token,
+        }
         deadline = time.monotonic() + self.config.lock_wait_seconds
         waiting = False
         while True:
@@ -74,7 +80,9 @@ class Context:
             if time.monotonic() >= deadline:
                 raise LockHeld(name, held_by)
             if not waiting:
-                self.journal.say(step, "waiting", str(LockHeld(name, held_by)), lock=name, wait_seconds=self.config.lock_wait_seconds)
+                self.journal.say(
+                    step, "waiting", str(LockHeld(name, held_by)), lock=name, wait_seconds=self.config.lock_wait_seconds
+                )
                 waiting = True
             self.sleep(_POLL_SECONDS)
         try:

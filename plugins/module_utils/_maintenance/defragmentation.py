@@ -66,9 +66,11 @@ def is_due(size: Size, config: Defragmentation) -> bool:
 
 def next_member(view: ClusterView, remaining: Sequence[int]) -> MemberView | None:
     """A follower in the order of names; the leader when only it is left."""
-    left = sorted((each for each in view.members if each.member.member_id in remaining), key=lambda each: each.member.name)
+    left = sorted(
+        (each for each in view.members if each.member.member_id in remaining), key=lambda each: each.member.name
+    )
     followers = [each for each in left if view.leader is None or each.member.member_id != view.leader.member.member_id]
-    return (followers or left or [None])[0]
+    return next(iter(followers or left), None)
 
 
 def run(ctx: Context, sizes: Mapping[int, Size]) -> bool:
@@ -154,7 +156,9 @@ def _check_space(ctx: Context, member: MemberView) -> None:
     try:
         disk = os.statvfs(ctx.config.data_directory)
     except OSError as exc:
-        raise KubetuneError(f"the data directory {ctx.config.data_directory} cannot be looked at: {exc.strerror}") from exc
+        raise KubetuneError(
+            f"the data directory {ctx.config.data_directory} cannot be looked at: {exc.strerror}"
+        ) from exc
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise KubetuneError(

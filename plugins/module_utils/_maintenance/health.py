@@ -43,7 +43,13 @@ def check(ctx: Context) -> tuple[ClusterView | None, bool]:
         ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
     if view and not found:
         leader = view.leader.member.name if view.leader else ""
-        ctx.journal.say(HEALTH, "ok", f"{len(view.members)} members are healthy, {leader} leads", members=len(view.members), leader=leader)
+        ctx.journal.say(
+            HEALTH,
+            "ok",
+            f"{len(view.members)} members are healthy, {leader} leads",
+            members=len(view.members),
+            leader=leader,
+        )
     return view, not found
 
 

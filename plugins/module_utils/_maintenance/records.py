@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Sequence
+from typing import Any, Sequence
 
 from .._etcd.client import Client, KeyValue
 from .._etcd.lock import PREFIX
@@ -78,7 +78,9 @@ def samples(client: Client) -> list[Sample]:
     """In rising order of time; empty when there are none that can be read."""
     found = _decode(client.get(_SAMPLES))
     try:
-        return sorted((Sample(float(at), int(revision), int(key)) for at, revision, key in found), key=lambda each: each.at)
+        return sorted(
+            (Sample(float(at), int(revision), int(key)) for at, revision, key in found), key=lambda each: each.at
+        )
     except (TypeError, ValueError):
         return []
 
@@ -87,7 +89,7 @@ def record_samples(client: Client, kept: Sequence[Sample]) -> None:
     client.put(_SAMPLES, json.dumps([[round(each.at, 1), each.revision, each.compact_key] for each in kept]))
 
 
-def _decode(found: KeyValue | None) -> object:
+def _decode(found: KeyValue | None) -> Any:
     try:
         return json.loads(found.value) if found else None
     except ValueError:

@@ -32,7 +32,12 @@ def _shared(ctx: Context) -> None:
             continue
         due = records.is_due(done, ctx.clock(), ctx.config.interval_seconds)
         ctx.journal.say(
-            step, "ok", f"done by {done.host} at {_time(done.at)}, {'due' if due else 'not due'}", host=done.host, at=_time(done.at), due=due
+            step,
+            "ok",
+            f"done by {done.host} at {_time(done.at)}, {'due' if due else 'not due'}",
+            host=done.host,
+            at=_time(done.at),
+            due=due,
         )
     holder = current_holder(ctx.client, CHANGE_LOCK)
     if holder:
@@ -48,13 +53,17 @@ def _newest_backup(ctx: Context) -> None:
         return
     known = backup.snapshots(Path(ctx.config.backup.directory), member)
     if not known:
-        ctx.journal.say(backup.STEP, "warning", f"{member} has no snapshot in {ctx.config.backup.directory}", member=member, kept=0)
+        ctx.journal.say(
+            backup.STEP, "warning", f"{member} has no snapshot in {ctx.config.backup.directory}", member=member, kept=0
+        )
         return
     newest = known[-1]
     hours = (ctx.clock() - newest.taken_at) / 3600
     size = newest.path.stat().st_size
     sentence = f"the newest of {len(known)} snapshots of {member} is {hours:.1f} hours old and holds {megabytes(size)}"
-    ctx.journal.say(backup.STEP, "ok", sentence, path=newest.path, member=member, kept=len(known), age_hours=hours, bytes=size)
+    ctx.journal.say(
+        backup.STEP, "ok", sentence, path=newest.path, member=member, kept=len(known), age_hours=hours, bytes=size
+    )
 
 
 def _time(at: float) -> str:

@@ -95,7 +95,12 @@ def test_bad_value_is_named_with_what_is_allowed(path: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("compaction.retention_seconds", 300), ("defragmentation.min_fragmentation", 1), ("defragmentation.quota_share", 0), ("backup.etcdutl", "/opt/etcdutl")],
+    [
+        ("compaction.retention_seconds", 300),
+        ("defragmentation.min_fragmentation", 1),
+        ("defragmentation.quota_share", 0),
+        ("backup.etcdutl", "/opt/etcdutl"),
+    ],
 )
 def test_edges_are_allowed(path: str, value: Any) -> None:
     parse(changed(path, value))
@@ -107,7 +112,12 @@ def test_unknown_and_missing_keys_are_all_named() -> None:
     with pytest.raises(Refusal) as refused:
         parse(config)
     text = str(refused.value)
-    for part in ("backup.kepe is unknown; known are enabled, directory, keep", "backup.keep is missing", "endpoint is missing", "compaction is missing"):
+    for part in (
+        "backup.kepe is unknown; known are enabled, directory, keep",
+        "backup.keep is missing",
+        "endpoint is missing",
+        "compaction is missing",
+    ):
         assert part in text
 
 

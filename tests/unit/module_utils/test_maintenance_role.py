@@ -16,7 +16,11 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import parse
-from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import CONFIG, Installation, schedule_problems
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import (
+    CONFIG,
+    Installation,
+    schedule_problems,
+)
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.units import Schedule, service, timer
 from ansible_collections.kubetune.control_plane.plugins.modules import etcd_maintenance
 
@@ -67,7 +71,10 @@ def test_role_defaults_are_those_of_its_specs_and_of_the_module() -> None:
 
 def test_module_defaults_are_a_good_configuration() -> None:
     def defaults(spec: dict[str, Any]) -> dict[str, Any]:
-        return {name: defaults(option["options"]) if "options" in option else option["default"] for name, option in spec.items()}
+        return {
+            name: defaults(option["options"]) if "options" in option else option["default"]
+            for name, option in spec.items()
+        }
 
     assert defaults(etcd_maintenance._CONFIG) == GOOD
     parse(GOOD)
@@ -99,22 +106,31 @@ def test_service_has_one_capability_and_only_where_it_needs_it(path: str, value:
 def test_timer_makes_up_for_what_it_missed_with_a_delay_of_each_host() -> None:
     unit = _unit(timer(Schedule("Mon 04:00", 600, 7200)))["Timer"]
     assert dict(unit) == {
-        "OnCalendar": "Mon 04:00", "RandomizedDelaySec": "600", "FixedRandomDelay": "yes", "AccuracySec": "1s", "Persistent": "yes",
+        "OnCalendar": "Mon 04:00",
+        "RandomizedDelaySec": "600",
+        "FixedRandomDelay": "yes",
+        "AccuracySec": "1s",
+        "Persistent": "yes",
     }
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge")
+@pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge"
+)
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
         (Schedule("*-*-* 02:30:00", 1800, 7200), []),
         (Schedule("Sun 03:00 Europe/Berlin", 0, 4200), []),
         (Schedule("at night", 0, 7200), ["calendar: 'at night' is not allowed; a calendar event of systemd.time"]),
-        (Schedule("", -1, 4199), [
-            "calendar: '' is not allowed",
-            "random_delay_seconds: -1 is not allowed; 0 to 86400",
-            "timeout_seconds: 4199 is not allowed; at least 4200 is needed",
-        ]),
+        (
+            Schedule("", -1, 4199),
+            [
+                "calendar: '' is not allowed",
+                "random_delay_seconds: -1 is not allowed; 0 to 86400",
+                "timeout_seconds: 4199 is not allowed; at least 4200 is needed",
+            ],
+        ),
     ],
 )
 def test_every_problem_of_a_schedule_is_named(schedule: Schedule, expected: list[str]) -> None:
@@ -130,8 +146,12 @@ def test_certificates_that_are_not_there_are_named_before_anything_is_written(tm
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge")
-def test_module_names_what_is_wrong_with_configuration_and_schedule_together(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="the machine has no systemd-analyze, which is the judge"
+)
+def test_module_names_what_is_wrong_with_configuration_and_schedule_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     arguments = {"calendar": "at night", "backup": {"keep": 0}, "_ansible_check_mode": True}
     with patch_module_args(arguments), pytest.raises(SystemExit):
         etcd_maintenance.main()

@@ -65,7 +65,9 @@ def test_history_of_the_window_always_stays(known: list[tuple[float, int]], rete
 
 
 @given(MOMENTS, st.floats(300, 2 * DAY), st.floats(0, 2 * DAY))
-def test_what_is_dropped_from_the_samples_is_never_missed(known: list[tuple[float, int]], retention: float, later: float) -> None:
+def test_what_is_dropped_from_the_samples_is_never_missed(
+    known: list[tuple[float, int]], retention: float, later: float
+) -> None:
     """Revisions grow with time; then a later run decides the same with the kept samples as with all of them."""
     times = sorted((ago for ago, _revision in known), reverse=True)
     ordered = [Sample(NOW - ago, number + 1, 0) for number, ago in enumerate(times)]
@@ -86,7 +88,13 @@ def test_samples_from_the_future_or_beyond_the_revision_do_not_count() -> None:
         ({}, {}, 0, [], ""),
         ({"auto-compaction-retention": ["0"]}, None, 0, [], ""),
         # etcd itself.
-        ({"auto-compaction-retention": ["1h"]}, None, 0, [], "etcd compacts by itself (--auto-compaction-retention=1h)"),
+        (
+            {"auto-compaction-retention": ["1h"]},
+            None,
+            0,
+            [],
+            "etcd compacts by itself (--auto-compaction-retention=1h)",
+        ),
         ({"auto-compaction-retention": ["8"]}, {"etcd-compaction-interval": ["0"]}, 5, [], "etcd compacts by itself"),
         # The API server here, by its default and by its flag.
         ({}, {}, 5, [], "the API server on this host compacts every 5m"),
@@ -108,9 +116,7 @@ def test_other_compactor(etcd: Any, apiserver: Any, key: int, before: list[tuple
 # --- records --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("ago", "due"), [(0.0, False), (DAY - 1, False), (DAY, True), (-200.0, False), (-400.0, True)]
-)
+@pytest.mark.parametrize(("ago", "due"), [(0.0, False), (DAY - 1, False), (DAY, True), (-200.0, False), (-400.0, True)])
 def test_step_is_due_after_its_interval_or_when_the_record_is_from_the_future(ago: float, due: bool) -> None:
     assert records.is_due(Done(NOW - ago, "cp1", "x"), NOW, DAY) is due
 
@@ -122,7 +128,9 @@ def test_step_without_a_record_is_due() -> None:
 # --- defragmentation ------------------------------------------------------------------------------------------
 
 MB = 1_000_000
-RULES = Defragmentation(enabled=True, min_fragmentation=0.45, min_reclaimable_bytes=100 * MB, quota_share=0.8, timeout_seconds=300)
+RULES = Defragmentation(
+    enabled=True, min_fragmentation=0.45, min_reclaimable_bytes=100 * MB, quota_share=0.8, timeout_seconds=300
+)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +151,15 @@ def test_member_is_due(size: int, in_use: int, quota: int, due: bool) -> None:
 
 
 def test_member_without_a_free_page_is_never_due() -> None:
-    rules = Defragmentation(enabled=True, min_fragmentation=0.0, min_reclaimable_bytes=0, quota_share=0.0, timeout_seconds=300)
+    rules = Defragmentation(
+        enabled=True, min_fragmentation=0.0, min_reclaimable_bytes=0, quota_share=0.0, timeout_seconds=300
+    )
     assert not defragmentation.is_due(defragmentation.Size(MB, MB, MB), rules)
 
 
 def view(names: str, leader: str) -> ClusterView:
     """A cluster with one letter per member; its id is the letter's code."""
+
     def member(name: str) -> MemberView:
         status = Status(ord(name), 1, ord(leader), "3.6.16", 9, 2, 9, 9, MB, MB, (), False)
         return MemberView(Member(ord(name), name, (), (f"https://{name}:2379",), False), status)
@@ -213,9 +224,14 @@ def test_newest_snapshot_never_expires(known: list[float], keep: int, max_age_da
 
 def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -> None:
     names = [
-        "20261124/etcd-snapshot-023000-cp1.db", "20261123/etcd-snapshot-235959-cp1.db", "20261124/etcd-snapshot-023000-xcp1.db",
-        "20261124/etcd-snapshot-023000-cp1.db.part", "20261124/etcd-snapshot-023000-cp1.db.sha256", "20261399/etcd-snapshot-000000-cp1.db",
-        "20261124/etcd-snapshot-230000-a-cp1.db", "notes/etcd-snapshot-023000-cp1.db",
+        "20261124/etcd-snapshot-023000-cp1.db",
+        "20261123/etcd-snapshot-235959-cp1.db",
+        "20261124/etcd-snapshot-023000-xcp1.db",
+        "20261124/etcd-snapshot-023000-cp1.db.part",
+        "20261124/etcd-snapshot-023000-cp1.db.sha256",
+        "20261399/etcd-snapshot-000000-cp1.db",
+        "20261124/etcd-snapshot-230000-a-cp1.db",
+        "notes/etcd-snapshot-023000-cp1.db",
     ]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -238,7 +254,7 @@ def database(pages: int, page_size: int = 4096) -> bytearray:
         value = 0xCBF29CE484222325
         for byte in body:
             value = ((value ^ byte) * 0x100000001B3) % 2**64
-        data[page * page_size + 16:page * page_size + 80] = body + struct.pack("<Q", value)
+        data[page * page_size + 16 : page * page_size + 80] = body + struct.pack("<Q", value)
     return data
 
 
@@ -281,8 +297,13 @@ def test_cut_or_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_exit_status_is_the_worst_of_what_was_said() -> None:
     said = journal.Journal(io.StringIO())
     for step, outcome, status in (
-        ("size", "warning", 0), ("compaction", "locked", 10), ("health", "unhealthy", 11), ("run", "locked", 11),
-        ("defragmentation", "failed", 12), ("backup", "failed", 13), ("backup", "done", 13),
+        ("size", "warning", 0),
+        ("compaction", "locked", 10),
+        ("health", "unhealthy", 11),
+        ("run", "locked", 11),
+        ("defragmentation", "failed", 12),
+        ("backup", "failed", 13),
+        ("backup", "done", 13),
     ):
         said.say(step, outcome, "x")
         assert said.exit_status == status

@@ -61,13 +61,22 @@ def test_only_private_python_files_go_in(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with zipfile.ZipFile(io.BytesIO(_zipapp.build(tmp_path))) as archive:
-        assert archive.namelist() == ["__main__.py", "kubetune_agent/__init__.py", "kubetune_agent/_a/b.py", "kubetune_agent/_errors.py"]
+        assert archive.namelist() == [
+            "__main__.py",
+            "kubetune_agent/__init__.py",
+            "kubetune_agent/_a/b.py",
+            "kubetune_agent/_errors.py",
+        ]
 
 
 def test_every_module_can_be_imported_from_the_program_alone(program: Path) -> None:
     """An absolute import of the collection, or one of a package that is not of the standard library, fails here."""
     with zipfile.ZipFile(program) as archive:
-        names = [name[:-3].replace("/", ".").removesuffix(".__init__") for name in archive.namelist() if name.startswith("kubetune_agent")]
+        names = [
+            name[:-3].replace("/", ".").removesuffix(".__init__")
+            for name in archive.namelist()
+            if name.startswith("kubetune_agent")
+        ]
     assert "kubetune_agent._etcd.client" in names
     code = f"import sys; sys.path.insert(0, {str(program)!r})\nimport importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = run("-c", code)
@@ -75,7 +84,9 @@ def test_every_module_can_be_imported_from_the_program_alone(program: Path) -> N
 
 
 def test_program_is_executable_by_itself(program: Path) -> None:
-    done = subprocess.run([program, "maintenance", "validate", "--config", "/does/not/exist"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "maintenance", "validate", "--config", "/does/not/exist"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "maintenance: the configuration /does/not/exist cannot be read: No such file or directory\n"
 
@@ -91,7 +102,7 @@ def test_too_old_python_is_said_and_not_a_traceback(program: Path, tmp_path: Pat
     """The first lines have to be read by such a Python, too: they hold nothing newer than 3.0."""
     with zipfile.ZipFile(program) as archive:
         main = archive.read("__main__.py").decode()
-    check = main[:main.index("from kubetune_agent")]
+    check = main[: main.index("from kubetune_agent")]
     script = tmp_path / "main.py"
     script.write_text("import sys; sys.version_info = (3, 8, 18)\n" + check.replace("import sys\n", "", 1))
     done = run(script)
