@@ -59,7 +59,7 @@ def host_lock(tree: Tree) -> Iterator[None]:
         KubetuneError: one of them is at work.
     """
     tree.make_directories(os.path.dirname(LOCK), 0o700)
-    with open(tree.locate(LOCK), "a", encoding="ascii") as stream:
+    with os.fdopen(os.open(tree.locate(LOCK), os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
