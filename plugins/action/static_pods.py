@@ -190,6 +190,7 @@ class ActionModule(ActionBase):
         log = "".join(f"\n    {line}" for line in window["log"])
         after = {
             "refused": "nothing was changed",
+            "degraded": "this node is changed and healthy, the cluster is not: nothing more is changed",
             "rolled_back": "the old manifests are back and healthy",
             "broken": "THIS NODE NEEDS A PERSON",
         }[outcome]

@@ -77,25 +77,29 @@ def survey(client: Client, timeout: float = 5.0) -> ClusterView:
 
 def problems(view: ClusterView, ignore_alarms: Sequence[str] = ()) -> list[str]:
     """Everything that makes the cluster unfit for a change, one sentence each; empty when it is whole."""
-    found = []
-    leaders = {view_.status.leader_id for view_ in view.members if view_.status}
-    newest = max((view_.status.raft_index for view_ in view.members if view_.status), default=0)
-    for each in view.members:
-        if each.status is None:
-            found.append(f"member {each.label} does not answer: {each.failure}")
-            continue
-        if each.status.leader_id == 0:
-            found.append(f"member {each.label} has no leader")
-        for error in each.status.errors:
-            if not any(alarm in error for alarm in ignore_alarms):
-                found.append(f"member {each.label} reports: {error}")
-        lag = newest - each.status.raft_applied_index
-        if lag > MAX_LAG_ENTRIES:
-            found.append(f"member {each.label} is {lag} entries behind (at most {MAX_LAG_ENTRIES} are accepted)")
-        if each.status.is_learner:
-            found.append(f"member {each.label} is a learner: promote or remove it first")
+    found = [problem for each in view.members for problem in problems_of(view, each, ignore_alarms)]
+    leaders = {each.status.leader_id for each in view.members if each.status}
     if len(leaders - {0}) > 1:
         found.append("the members do not agree on the leader: an election is under way")
+    return found
+
+
+def problems_of(view: ClusterView, each: MemberView, ignore_alarms: Sequence[str] = ()) -> list[str]:
+    """What is wrong with one member."""
+    if each.status is None:
+        return [f"member {each.label} does not answer: {each.failure}"]
+    found = []
+    if each.status.leader_id == 0:
+        found.append(f"member {each.label} has no leader")
+    for error in each.status.errors:
+        if not any(alarm in error for alarm in ignore_alarms):
+            found.append(f"member {each.label} reports: {error}")
+    newest = max(other.status.raft_index for other in view.members if other.status)
+    lag = newest - each.status.raft_applied_index
+    if lag > MAX_LAG_ENTRIES:
+        found.append(f"member {each.label} is {lag} entries behind (at most {MAX_LAG_ENTRIES} are accepted)")
+    if each.status.is_learner:
+        found.append(f"member {each.label} is a learner: promote or remove it first")
     return found
 
 
@@ -110,18 +114,20 @@ def gate(view: ClusterView, member_id: int, allow_downtime: bool = False) -> lis
     away = view.by_id(member_id)
     if away is None:
         return [*found, f"member {member_id:x} is not in the member list"]
-    left = sum(1 for each in view.voters if each.status and each.member.member_id != member_id)
-    if len(view.voters) <= 2:
-        if not allow_downtime:
-            found.append(
-                f"member {away.label} is one of {len(view.voters)}: its restart stops the cluster for a while, and that "
-                "needs consent (etcd_static_pod_allow_downtime)"
-            )
-    elif left < view.quorum:
+    if len(view.voters) <= 2 and not allow_downtime:
         found.append(
-            f"without member {away.label} only {left} of {len(view.voters)} voters are left, and {view.quorum} are needed"
+            f"member {away.label} is one of {len(view.voters)}: its restart stops the cluster for a while, and that "
+            "needs consent (etcd_static_pod_allow_downtime)"
         )
-    return found
+    return [*found, *missed(view, away)]
+
+
+def missed(view: ClusterView, away: MemberView) -> list[str]:
+    """Why the cluster would not have quorum without a member; one or two members have none to spare, which is no news."""
+    left = sum(1 for each in view.voters if each.status and each != away)
+    if len(view.voters) <= 2 or left >= view.quorum:
+        return []
+    return [f"without member {away.label} only {left} of {len(view.voters)} voters are left, and {view.quorum} are needed"]
 
 
 def best_successor(view: ClusterView, member_id: int) -> MemberView | None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import sys
+from pathlib import Path
+from typing import Any
 
+from .._errors import KubetuneError
 from .._node.state import STATE, make_state_directory
 from .journal import Journal, follow
 from .window import Window
@@ -19,20 +22,38 @@ Exit status: 0 done or nothing to do, 1 refused, undone or broken (the journal s
 """
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], state: Path = STATE) -> int:
     if argv != ["run"]:
         sys.stderr.write(USAGE)
         return 2
-    make_state_directory(STATE)
-    with open(STATE / "lock", "w", encoding="ascii") as lock:
+    make_state_directory(state)
+    with open(state / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        journal = Journal()
-        order = journal.order()
-        if order is None:
-            return 0
-        _events, result = follow(order.id, 0)
-        if result is None:
-            result = Window(order, journal).run()
-        print(f"{result['outcome']} {result['message']}".rstrip(), flush=True)
-        journal.finish(order, result)
-    return 0 if result["outcome"] == "changed" else 1
+        try:
+            result = _run(Journal(state), state)
+        except KubetuneError as exc:
+            print(f"error: {exc}", file=sys.stderr, flush=True)
+            return 1
+    return 0 if result is None or result["outcome"] == "changed" else 1
+
+
+def _run(journal: Journal, state: Path) -> dict[str, Any] | None:
+    """The result of the window whose order is there; None where there is none."""
+    order = journal.order()
+    if order is None:
+        return None
+    # A process before this one may have been cut off between the result and the clearing up.
+    _events, result = follow(order.id, 0, state)
+    if result is None:
+        try:
+            window = Window(order, journal, state)
+        except KubetuneError as exc:
+            # Without its access nothing can be proved. Before the gate that is a verdict, behind it the order has to stay.
+            if journal.reached("gate", "done"):
+                raise
+            result = {"outcome": "refused", "message": str(exc), "log": [], "seconds": 0.0, "snapshot": ""}
+        else:
+            result = window.run()
+    print(f"{result['outcome']} {result['message']}".rstrip(), flush=True)
+    journal.finish(order, result)
+    return result

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .._node.state import STATE, make_state_directory, read_unfinished, sync_directory, write_atomically
 from .order import Order
@@ -44,9 +44,10 @@ class Journal:
     def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
         """Append one event; it is on disk when this returns. ``state``: begin, wait, done or failed."""
         line = json.dumps({"time": round(time.time(), 3), "step": step, "state": state, "text": text, **facts})
-        with open(self._events, "a", encoding="utf-8") as stream:
+        with open(self._events, "a+b") as stream:
             os.fchmod(stream.fileno(), 0o600)
-            stream.write(line + "\n")
+            # A line that a crash cut off stays alone: what is said from now on has to be readable.
+            stream.write(_end_of_last_line(stream) + line.encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         print(f"{step} {state} {text}".rstrip(), flush=True)
@@ -83,9 +84,16 @@ def follow(window_id: str, seen: int, state: Path = STATE) -> tuple[list[dict[st
     return _events(done / "journal.jsonl")[seen:], result
 
 
+def _end_of_last_line(stream: BinaryIO) -> bytes:
+    if stream.seek(0, os.SEEK_END) == 0:
+        return b""
+    stream.seek(-1, os.SEEK_END)
+    return b"" if stream.read(1) == b"\n" else b"\n"
+
+
 def _events(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     found = []
@@ -93,5 +101,5 @@ def _events(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except ValueError:
-            break  # the last line was cut off by a crash: it was never acted upon
+            continue  # cut off by a crash: it was never acted upon
     return found

@@ -32,16 +32,20 @@ class Pod:
     Args:
         component: program, pod and container name.
         say: called with a text while something takes long.
+        proc: where the host's processes are seen.
     """
 
-    def __init__(self, component: str, part: Part, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, component: str, part: Part, directory: Path, say: Callable[[str], None], proc: Path = Path("/proc")
+    ) -> None:
         self.component = component
         self.part = part
         self.path = directory / f"{component}.yaml"
         self._say = say
+        self._proc = proc
 
     def running(self) -> list[Process]:
-        return processes.find(self.component, self.part.own_flags)
+        return processes.find(self.component, self.part.own_flags, self._proc)
 
     def text(self) -> str | None:
         try:
@@ -61,11 +65,15 @@ class Pod:
 
     def wait_gone(self, old: list[Process], seconds: float) -> None:
         until(
-            lambda: not any(processes.alive(each) for each in old),
+            lambda: not any(processes.alive(each, self._proc) for each in old),
             seconds,
             f"the old {self.component} has not ended",
             self._say,
         )
+
+    def wait_none(self, seconds: float) -> None:
+        """After the manifest was taken away: also a process that the kubelet was just about to start has to be gone."""
+        until(lambda: not self.running(), seconds, f"{self.component} has not ended", self._say)
 
     def wait_new(self, old: list[Process], argv: tuple[str, ...], unready: Callable[[], str], seconds: float) -> Process:
         """Wait for a process that is not one of ``old``, runs exactly ``argv``, and is ready.

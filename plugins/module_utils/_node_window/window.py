@@ -10,13 +10,13 @@ import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .._errors import KubetuneError
 from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock, LockHeld
-from .._node.access import ApiServer, EtcdAccess, api_server
+from .._node.access import EtcdAccess, api_server
 from .._node.processes import Process, newest_log
 from .._node.state import STATE, make_state_directory, memory_path, sync_directory, write_atomically
 from .journal import Journal
@@ -47,22 +47,44 @@ class Window:
 
     Every step may be done twice: it looks first at what is there. Forward is the way after an interruption, too;
     back is taken when a step fails, and once taken it is not left again.
+
+    Args:
+        client: of the etcd cluster, the local member first; by default with the order's own access.
+        api_unready: says why the API server is not ready, empty when it is; by default its /readyz, when there is one.
+        proc: where the host's processes are seen.
+
+    Raises:
+        KubetuneError: a certificate for etcd or the CA of the API server cannot be used.
     """
 
-    def __init__(self, order: Order, journal: Journal, state: Path = STATE) -> None:
+    def __init__(
+        self,
+        order: Order,
+        journal: Journal,
+        state: Path = STATE,
+        client: Client | None = None,
+        api_unready: Callable[[], str] | None = None,
+        proc: Path = Path("/proc"),
+    ) -> None:
         self._order = order
         self._journal = journal
         self._state = state
-        directory = Path(order.manifests_directory)
-        self._etcd = self._pod("etcd", order.etcd, directory)
-        self._api = self._pod("kube-apiserver", order.kube_apiserver, directory)
-        self._client: Client = EtcdAccess.from_dict(order.etcd_access).client()
-        self._server: ApiServer | None = api_server(order.api_server) if order.api_server else None
+        self._proc = proc
+        self._etcd = self._pod("etcd", order.etcd)
+        self._api = self._pod("kube-apiserver", order.kube_apiserver)
+        self._client = client or EtcdAccess.from_dict(order.etcd_access).client()
+        self._api_unready = api_unready or _readiness(order)
         self._started = time.monotonic()
-        self._snapshot = ""
 
     def run(self) -> dict[str, Any]:
-        """Return the result: ``outcome`` is changed, refused, rolled_back or broken."""
+        """Return the result. ``outcome`` is one of
+
+        changed: the node is as ordered, and the cluster is whole;
+        degraded: the node is as ordered and healthy, and another member is not;
+        refused: nothing was touched;
+        rolled_back: the old manifests are back, and healthy;
+        broken: neither the new nor the old manifests make this node healthy.
+        """
         holder = {
             "host": self._order.host,
             "purpose": "a change of static pods",
@@ -89,18 +111,22 @@ class Window:
         cause = self._journal.reached("undo")
         if cause is None:
             try:
-                self._forward(lock)
-                return self._result("changed", "")
-            except (KubetuneError, OSError) as exc:
+                others = self._forward(lock)
+                if others:
+                    self._stop_the_run()
+                return self._result("degraded" if others else "changed", others)
+            except Exception as exc:  # whatever it was: a node is not left half changed
+                why = _text(exc)
                 if not self._past_gate:
-                    raise Refused(str(exc)) from exc
-                cause = {"text": str(exc), "log": self._logs()}
-                self._journal.say("undo", "begin", str(exc), log=cause["log"])
+                    raise Refused(why) from exc
+                cause = {"text": why, "log": self._logs()}
+                self._journal.say("undo", "begin", why, log=cause["log"])
         return self._back(cause)
 
     # --- forward ----------------------------------------------------------------------------------------------
 
-    def _forward(self, lock: ClusterLock | None) -> None:
+    def _forward(self, lock: ClusterLock | None) -> str:
+        """Return what ails the other members, empty when they are well."""
         if not self._past_gate:
             self._gate()
             self._take_snapshot()
@@ -110,11 +136,13 @@ class Window:
         if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
             self._api_out()
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
-        if self._etcd and self._etcd.part.changes:
-            self._prove_cluster()
+        others = ""
+        if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
+            others = self._prove_cluster()
         if self._api:
             self._swap(self._api, self._api.part.new, self._api.part.argv)
         self._remember()
+        return others
 
     def _gate(self) -> None:
         """Nothing is touched unless the cluster is whole, may miss this member, and no window of the run failed."""
@@ -176,17 +204,15 @@ class Window:
         self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
         for old in sorted(directory.glob("*.db"), key=os.path.getmtime)[:-SNAPSHOTS_KEPT]:
             old.unlink()
-        self._snapshot = str(path)
         self._journal.say("snapshot", "done", str(path))
 
     def _api_out(self) -> None:
         """Without the API server no watch holds the old etcd, and the kubelet's calls fail at once, not after 34 s."""
         if self._api is None:
             return
-        old = self._api.running()
         self._journal.say("api_out", "begin")
         self._api.put(None)
-        self._api.wait_gone(old, EXIT)
+        self._api.wait_none(EXIT)
         self._journal.say("api_out", "done")
 
     def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
@@ -201,17 +227,16 @@ class Window:
                 return
             self._journal.say(step, "begin", old=[list(each.key) for each in old])
         pod.put(text)
-        pod.wait_gone(old, EXIT)
         if text is None:
+            pod.wait_none(EXIT)
             self._journal.say(step, "done", "it is gone")
             return
+        pod.wait_gone(old, EXIT)
         process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done", f"pid {process.pid}")
 
-    def _unready(self, pod: Pod) -> Any:
-        if pod is self._etcd:
-            return self._etcd_unready
-        return self._server.unready if self._server else lambda: ""
+    def _unready(self, pod: Pod) -> Callable[[], str]:
+        return self._etcd_unready if pod is self._etcd else self._api_unready
 
     def _patience(self, pod: Pod) -> float:
         return ETCD_READY if pod is self._etcd else API_SERVER_READY
@@ -223,21 +248,36 @@ class Window:
             return str(exc)
         return "" if status.leader_id else "it has no leader"
 
-    def _prove_cluster(self) -> None:
+    def _prove_cluster(self) -> str:
+        """Every member is well again. Return what ails others for good; a member of ours that is not well raises.
+
+        A change is not undone for the sake of others: that would take our member away when the cluster can miss it least.
+        """
         if self._order.bootstraps:
-            return
+            return ""
 
         def whole() -> bool:
-            nonlocal why
+            nonlocal why, ours
             try:
-                why = "; ".join(cluster.problems(cluster.survey(self._client)))
+                view = cluster.survey(self._client)
             except EtcdError as exc:
-                why = str(exc)
+                why = ours = str(exc)
+                return False
+            own = view.by_name(self._order.member)
+            why = "; ".join(cluster.problems(view))
+            ours = "; ".join(cluster.problems_of(view, own)) if own else "this host's member is not in the member list"
             return not why
 
-        why = ""
-        until(whole, WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
+        why = ours = ""
+        try:
+            until(whole, WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
+        except KubetuneError as exc:
+            if ours:
+                raise
+            self._journal.say("cluster", "failed", str(exc))
+            return str(exc)
         self._journal.say("cluster", "done", "every member is healthy and caught up")
+        return ""
 
     def _remember(self) -> None:
         for component, part in (("etcd", self._order.etcd), ("kube-apiserver", self._order.kube_apiserver)):
@@ -254,24 +294,56 @@ class Window:
 
     def _back(self, cause: dict[str, Any]) -> dict[str, Any]:
         """The old manifests again, each proved; then the other hosts of the run are told to stop."""
-        message = cause["text"]
-        try:
-            if self._etcd and self._journal.reached("etcd_in"):
-                self._api_out()
-                self._restore(self._etcd)
-                self._prove_cluster()
-            if self._api and (self._journal.reached("api_out") or self._journal.reached("kube-apiserver_in")):
-                self._restore(self._api)
-        except (KubetuneError, OSError) as exc:
-            return self._result(
-                "broken",
-                f"{message}; and putting the old manifests back did not bring this node back: {exc}. The old manifests are "
-                f"in {self._state / 'history' / self._order.id / 'order.json'}",
-                cause.get("log", []),
-            )
-        finally:
-            self._stop_the_run()
-        return self._result("rolled_back", message, cause.get("log", []))
+        message, log = cause["text"], cause.get("log", [])
+        trouble = ""
+        for put_back in (self._etcd_back, self._api_back):
+            try:
+                put_back()
+            except Exception as exc:  # the other one comes back all the same
+                trouble = trouble or _text(exc)
+        self._stop_the_run()
+        if not trouble:
+            return self._result("rolled_back", message, log)
+        where = self._state / "history" / self._order.id / "order.json"
+        return self._result(
+            "broken",
+            f"{message}; and putting the old manifests back did not bring this node back: {trouble}. They are in {where}",
+            log,
+        )
+
+    def _etcd_back(self) -> None:
+        if not self._etcd or not self._journal.reached("etcd_in"):
+            return
+        if self._etcd.text() != self._etcd.part.old:
+            self._spare_quorum()
+        self._api_out()
+        self._restore(self._etcd)
+        if self._etcd.part.old is not None:
+            self._prove_cluster()
+
+    def _api_back(self) -> None:
+        if self._api and (self._journal.reached("api_out") or self._journal.reached("kube-apiserver_in")):
+            self._restore(self._api)
+
+    def _spare_quorum(self) -> None:
+        """Raises when our member runs and the cluster cannot miss it: then it stays as it is."""
+        if self._order.bootstraps:
+            return
+
+        def spare() -> bool:
+            nonlocal why
+            try:
+                view = cluster.survey(self._client)
+            except EtcdError:
+                return True  # there is no quorum to break
+            own = view.by_name(self._order.member)
+            why = "; ".join(cluster.missed(view, own)) if own and own.status else ""
+            return not why
+
+        why = ""
+        until(
+            spare, WHOLE, lambda: f"etcd's old manifest is not put back: {why}", lambda text: self._journal.say("etcd_back", "wait", text)
+        )
 
     def _restore(self, pod: Pod) -> None:
         step = f"{pod.component}_back"
@@ -283,10 +355,16 @@ class Window:
         untouched = pod.text() == pod.part.old
         pod.put(pod.part.old)
         if pod.part.old is None:
-            pod.wait_gone(old, EXIT)
+            pod.wait_none(EXIT)
         elif not untouched or not old:
-            pod.wait_gone(old, EXIT)
-            pod.wait_new(old, pod.part.old_argv, self._unready(pod), self._patience(pod))
+            try:
+                pod.wait_gone(old, EXIT)
+            except KubetuneError:
+                # A kubelet that took no notice of any of it has left the process from before alone.
+                if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._unready(pod)():
+                    raise
+            else:
+                pod.wait_new(old, pod.part.old_argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done")
 
     def _stop_the_run(self) -> None:
@@ -297,8 +375,11 @@ class Window:
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
-    def _pod(self, component: str, part: Part | None, directory: Path) -> Pod | None:
-        return Pod(component, part, directory, lambda text: self._journal.say(component, "wait", text)) if part else None
+    def _pod(self, component: str, part: Part | None) -> Pod | None:
+        if part is None:
+            return None
+        directory = Path(self._order.manifests_directory)
+        return Pod(component, part, directory, lambda text: self._journal.say(component, "wait", text), self._proc)
 
     def _take(self, lock: ClusterLock) -> None:
         """The cluster lock. A window that was cut off past its gate goes on without it when it cannot be had: the node
@@ -333,10 +414,20 @@ class Window:
         return []
 
     def _result(self, outcome: str, message: str, log: list[str] | None = None) -> dict[str, Any]:
+        snapshot = self._journal.reached("snapshot", "done")
         return {
             "outcome": outcome,
             "message": message,
             "log": log or [],
             "seconds": round(time.monotonic() - self._started, 1),
-            "snapshot": self._snapshot,
+            "snapshot": snapshot["text"] if snapshot else "",
         }
+
+
+def _readiness(order: Order) -> Callable[[], str]:
+    return api_server(order.api_server).unready if order.api_server else lambda: ""
+
+
+def _text(exc: Exception) -> str:
+    """What a person reads; an exception that nobody expected is named by its type too."""
+    return str(exc) if isinstance(exc, (KubetuneError, OSError)) else f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,867 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node window as a transaction: wherever it is cut off, its end is all new or all old, and it says which.
+
+Processes, manifests, journal and /proc are real; the kubelet and the etcd cluster are `node_simulator`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, pod, window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import KEEP, Journal, follow
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
+
+from tests.unit.module_utils.node_simulator import DIES, RUNS, STAYS, Kubelet, MemoryClient, MemoryEtcd, manifest
+
+ETCD, API = "etcd", "kube-apiserver"
+LOCK = "/kubetune/lock/change"
+STOP = "/kubetune/runs/run-1/stopped"
+SNAPSHOT = "/kubetune/runs/run-1/snapshot"
+
+
+class Killed(BaseException):
+    """The window's process is gone: no handler of its own runs any more."""
+
+
+class CutJournal(Journal):
+    """A journal whose process is killed at its ``cut``-th event, before or after the event is on the disk."""
+
+    def __init__(self, path: Path, cut: int, before: bool, kill: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._left, self._before, self._kill = cut, before, kill
+
+    def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
+        self._left -= 1
+        if self._left == 0 and self._before:
+            self._kill()
+        super().say(step, state, text, **facts)
+        if self._left == 0:
+            self._kill()
+
+
+class Node:
+    """A control-plane host with both static pods running from their old manifests."""
+
+    def __init__(self, path: Path, members: int = 3, parts: tuple[str, ...] = (ETCD, API), program: str = RUNS) -> None:
+        self.path = path
+        self.manifests, self.state, self.proc = path / "manifests", path / "state", path / "proc"
+        self.manifests.mkdir(parents=True)
+        self.proc.mkdir()
+        self.name = "cp1"
+        self.parts, self.program = parts, program
+        self.kubelet = Kubelet(self.manifests, self.proc)
+        self.etcd = MemoryEtcd([self.name, *(f"peer{number}" for number in range(1, members))], lambda: self.kubelet.is_up(ETCD))
+        self.wrongs: list[str] = []
+        self.api_unready_with = ""
+        self.kubelet.on_stop = self._watch_stop
+        for component in (ETCD, API):
+            if component in parts:
+                (self.manifests / f"{component}.yaml").write_text(manifest(self.argv(component, "old")))
+        self.kubelet.sync()
+        self.kubelet.start()
+
+    def argv(self, component: str, which: str, program: str = "") -> list[str]:
+        return [component, "-c", program or self.program, f"--name={self.name}", f"--tuning={which}"]
+
+    def part(self, component: str, new: str | None = "new", program: str = "", old: str | None = "old") -> Part:
+        """``new`` None takes the pod away, ``old`` None means that there was none."""
+        return Part(
+            old=manifest(self.argv(component, old)) if old else None,
+            new=manifest(self.argv(component, new, program)) if new else None,
+            argv=tuple(self.argv(component, new or "gone", program)),
+            old_argv=tuple(self.argv(component, old)) if old else (),
+            own_flags={"name": self.name},
+            memory={"schema": state.SCHEMA, "component": component} if new else None,
+        )
+
+    def order(self, etcd: Part | None = None, api: Part | None = None, **changes: Any) -> Order:
+        return dataclasses.replace(
+            Order(
+                id="20261124T100000Z-1", run_id="run-1", host="cp1", manifests_directory=str(self.manifests),
+                etcd=etcd, kube_apiserver=api, etcd_access={}, member=self.name,
+            ),
+            **changes,
+        )
+
+    def both(self, **changes: Any) -> Order:
+        return self.order(self.part(ETCD), self.part(API), **changes)
+
+    def dying_api(self) -> Part:
+        """It stays long enough to be seen."""
+        return self.part(API, program=f"sleep 0.03; {DIES}")
+
+    def run(self, order: Order, cut: int = 0, before: bool = False) -> dict[str, Any]:
+        """Like kubetune-window.service: take the order up from the disk, and end with a result; or be killed."""
+        client = MemoryClient(self.etcd)
+
+        def kill() -> None:
+            def nothing_more(_call: str) -> None:
+                raise Killed
+
+            client.on_call = nothing_more
+            raise Killed
+
+        journal = CutJournal(self.state, cut, before, kill)
+        if journal.order() is None:
+            journal.begin(order)
+        return self.window(journal, client).run()
+
+    def window(self, journal: Journal, client: MemoryClient) -> Window:
+        order = journal.order()
+        assert order
+        return Window(order, journal, self.state, client, self.api_unready, self.proc)
+
+    def api_unready(self) -> str:
+        if not self.kubelet.is_up(API):
+            return "no answer: connection refused"
+        command = self.kubelet.command(API)
+        if DIES in " ".join(command) or f"--tuning={self.api_unready_with}" in command:
+            return "HTTP 500: [-]etcd failed"
+        return ""
+
+    def steps(self) -> list[str]:
+        return [f"{event['step']} {event['state']}" for event in Journal(self.state).events() if event["state"] != "wait"]
+
+    def manifest_texts(self) -> dict[str, str]:
+        return {path.stem: path.read_text() for path in self.manifests.iterdir()}
+
+    def running(self, component: str) -> list[list[str]]:
+        return [list(each.argv) for each in processes.find(component, {}, self.proc)]
+
+    def assert_all(self, which: str, *components: str) -> None:
+        """Manifest and process of each component are the ``which`` ones, and there is nothing else."""
+        for component in components or self.parts:
+            argv = self.argv(component, which)
+            assert self.manifest_texts()[component] == manifest(argv), component
+            assert self.running(component) == [argv], component
+        assert not [path for path in self.manifests.iterdir() if path.name.startswith(".")]
+        assert self.wrongs == []
+
+    def assert_free(self) -> None:
+        assert LOCK not in self.etcd.keys
+
+    def _watch_stop(self, component: str) -> None:
+        """What must never be, seen at the moment when a process is stopped."""
+        if component == ETCD:
+            if len(self.etcd.names) > 2 and len(self.etcd.down) > 0:
+                self.wrongs.append("etcd was stopped while another member was down")
+            if self.etcd.leader == self.name and len(self.etcd.names) > 1:
+                self.wrongs.append("etcd was stopped while it was the leader")
+            # One that dies again and again may be started once more in the very moment when its manifest goes.
+            if self.kubelet.is_up(API) and DIES not in " ".join(self.kubelet.command(API)):
+                self.wrongs.append("etcd was stopped under a running API server")
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # processes are killed here, disks are not
+    monkeypatch.setattr(pod, "POLL", 0.002)
+    for name, seconds in (("EXIT", 2), ("ETCD_READY", 2), ("API_SERVER_READY", 2), ("WHOLE", 1), ("LOCK_WAIT", 0.2)):
+        monkeypatch.setattr(window, name, seconds)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    nodes: list[Node] = []
+
+    def new(**options: Any) -> Node:
+        nodes.append(Node(tmp_path / f"node{len(nodes)}", **options))
+        return nodes[-1]
+
+    yield new
+    for node in nodes:
+        node.kubelet.close()
+
+
+@pytest.fixture
+def node(make: Callable[..., Node]) -> Node:
+    return make()
+
+
+# --- the order ------------------------------------------------------------------------------------------------
+
+
+def test_an_order_survives_the_disk(node: Node) -> None:
+    for order in (
+        node.both(allow_downtime=True, api_server={"advertise-address": ["10.0.0.1"]}),
+        node.order(node.part(ETCD, new=None)),
+        node.order(api=node.part(API, old=None), bootstraps=True),
+    ):
+        assert Order.from_dict(json.loads(json.dumps(order.to_dict()))) == order
+    assert not node.part(API, new="old").changes
+
+
+# --- the journal ----------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_on_the_disk_when_say_returns(node: Node) -> None:
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    journal.say("etcd_in", "begin", "text", old=[[1, 2]])
+    journal.say("etcd_in", "done")
+    another = Journal(node.state)
+    assert another.order() == node.both()
+    assert [(event["step"], event["state"], event["text"]) for event in another.events()] == [
+        ("etcd_in", "begin", "text"), ("etcd_in", "done", ""),
+    ]
+    assert another.reached("etcd_in")["old"] == [[1, 2]]
+    assert another.reached("etcd_in", "done") and not another.reached("cluster", "done")
+    for path in (node.state / "window").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("torn", [b'{"time": 1, "step": "gate", "st', b"{", b"\0\0\0\0\0", b'{"step": "\xc3'])
+def test_a_torn_line_is_forgotten_and_hides_nothing_that_follows(node: Node, torn: bytes) -> None:
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    journal.say("gate", "begin")
+    with open(node.state / "window/journal.jsonl", "ab") as stream:
+        stream.write(torn)
+    assert node.steps() == ["gate begin"]
+    journal.say("gate", "done")
+    journal.say("api_out", "begin")
+    assert node.steps() == ["gate begin", "gate done", "api_out begin"]
+    assert journal.reached("gate", "done")
+
+
+def test_a_new_order_does_not_inherit_events(node: Node) -> None:
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    journal.say("gate", "done")
+    journal.begin(node.both(id="2"))
+    assert journal.events() == []
+
+
+def test_following_a_window_from_outside(node: Node) -> None:
+    journal, order = Journal(node.state), node.both()
+    journal.begin(order)
+    journal.say("gate", "begin")
+    journal.say("gate", "done")
+    events, result = follow(order.id, 1, node.state)
+    assert ([event["state"] for event in events], result) == (["done"], None)
+    journal.finish(order, {"outcome": "changed"})
+    events, result = follow(order.id, 0, node.state)
+    assert ([event["state"] for event in events], result) == (["begin", "done"], {"outcome": "changed"})
+    assert follow(order.id, 2, node.state) == ([], {"outcome": "changed"})
+    assert Journal(node.state).order() is None and Journal(node.state).events() == []
+    history = node.state / "history" / order.id
+    assert Order.from_dict(json.loads((history / "order.json").read_text())) == order
+
+
+def test_only_the_newest_windows_are_kept(node: Node) -> None:
+    journal = Journal(node.state)
+    for number in range(KEEP + 3):
+        order = node.both(id=f"window-{number:02}")
+        journal.begin(order)
+        journal.finish(order, {"outcome": "refused"})
+        os.utime(node.state / "history" / order.id, (number, number))
+    assert sorted(path.name for path in (node.state / "history").iterdir()) == [f"window-{n:02}" for n in range(3, KEEP + 3)]
+
+
+# --- forward --------------------------------------------------------------------------------------------------
+
+FORWARD = [
+    "gate begin", "snapshot begin", "snapshot done", "gate done", "api_out begin", "api_out done", "etcd_in begin",
+    "etcd_in done", "cluster done", "kube-apiserver_in begin", "kube-apiserver_in done",
+]
+
+
+def test_both_pods_in_one_window(node: Node) -> None:
+    result = node.run(node.both())
+    assert (result["outcome"], result["message"]) == ("changed", "")
+    assert node.steps() == FORWARD
+    node.assert_all("new")
+    node.assert_free()
+    assert Path(result["snapshot"]).read_bytes() == b"snapshot"
+    assert node.etcd.keys[SNAPSHOT].value == f"cp1:{result['snapshot']}"
+    for component in (ETCD, API):
+        assert state.read_memory(component, node.state)["component"] == component
+
+
+def test_a_change_of_the_api_server_alone_leaves_etcd_alone(node: Node) -> None:
+    before = processes.find(ETCD, {}, node.proc)
+    result = node.run(node.order(node.part(ETCD, new="old"), node.part(API)))
+    assert result["outcome"] == "changed"
+    assert node.steps() == ["gate begin", "gate done", "kube-apiserver_in begin", "kube-apiserver_in done"]
+    assert processes.find(ETCD, {}, node.proc) == before
+    node.assert_all("old", ETCD)
+    node.assert_all("new", API)
+
+
+def test_a_change_of_etcd_alone_lends_the_api_server_s_way(node: Node) -> None:
+    assert node.run(node.order(node.part(ETCD), node.part(API, new="old")))["outcome"] == "changed"
+    assert node.steps() == FORWARD
+    node.assert_all("new", ETCD)
+    node.assert_all("old", API)
+
+
+def test_a_member_without_an_api_server(make: Callable[..., Node]) -> None:
+    node = make(parts=(ETCD,))
+    assert node.run(node.order(node.part(ETCD)))["outcome"] == "changed"
+    node.assert_all("new")
+
+
+def test_the_leader_hands_over_first(node: Node) -> None:
+    node.etcd.leader = node.name
+    assert node.run(node.both())["outcome"] == "changed"
+    assert node.steps()[:4] == ["gate begin", "leader begin", "leader done", "snapshot begin"]
+    assert node.etcd.leader == "peer1"
+    node.assert_all("new")
+
+
+def test_the_snapshot_is_taken_once_in_a_run(node: Node) -> None:
+    node.etcd.put(SNAPSHOT, "cp0:/var/lib/kubetune/snapshots/run-1.db")
+    result = node.run(node.both())
+    assert result["snapshot"] == "" and "snapshot begin" not in node.steps()
+    assert not (node.state / "snapshots").exists()
+
+
+def test_old_snapshots_make_room(node: Node) -> None:
+    directory = node.state / "snapshots"
+    directory.mkdir(parents=True)
+    for number in range(4):
+        (directory / f"old-{number}.db").write_bytes(b"x")
+        os.utime(directory / f"old-{number}.db", (number, number))
+    node.run(node.both())
+    assert sorted(path.name for path in directory.iterdir()) == ["old-2.db", "old-3.db", "run-1.db"]
+
+
+def test_a_single_member_with_consent(make: Callable[..., Node]) -> None:
+    node = make(members=1)
+    refused = node.run(node.both())
+    assert refused["outcome"] == "refused" and "etcd_static_pod_allow_downtime" in refused["message"]
+    node.assert_all("old")
+    Journal(node.state).finish(node.both(), refused)
+    assert node.run(node.both(id="2", allow_downtime=True))["outcome"] == "changed"
+    node.assert_all("new")
+
+
+def test_the_first_start_of_a_node(make: Callable[..., Node]) -> None:
+    node = make(parts=())
+    node.etcd.down = {"peer1", "peer2"}
+    node.etcd.names = [node.name]
+    order = node.order(node.part(ETCD, old=None), node.part(API, old=None), bootstraps=True)
+    assert node.run(order)["outcome"] == "changed"
+    node.assert_all("new", ETCD, API)
+    assert "snapshot begin" not in node.steps()
+
+
+def test_what_we_rendered_is_taken_away_again(make: Callable[..., Node]) -> None:
+    node = make(members=1)
+    node.run(node.both(allow_downtime=True))
+    Journal(node.state).finish(node.both(), {"outcome": "changed"})
+    gone = [
+        dataclasses.replace(node.part(component, new=None), old=manifest(node.argv(component, "new"))) for component in (ETCD, API)
+    ]
+    assert node.run(node.order(*gone, id="2", allow_downtime=True))["outcome"] == "changed"
+    assert node.manifest_texts() == {}
+    assert node.running(ETCD) == node.running(API) == []
+    assert state.read_memory(ETCD, node.state) is None and state.read_memory(API, node.state) is None
+
+
+# --- nothing is touched ---------------------------------------------------------------------------------------
+
+
+def assert_untouched(node: Node, order: Order, text: str) -> None:
+    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
+    files = {path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in node.manifests.iterdir()}
+    result = node.run(order)
+    assert result["outcome"] == "refused"
+    assert text in result["message"]
+    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in node.manifests.iterdir()} == files
+    assert "gate done" not in node.steps()
+
+
+def one_down(node: Node) -> None:
+    node.etcd.down = {"peer1"}
+
+
+def no_quorum(node: Node) -> None:
+    node.etcd.down = {"peer1", "peer2"}
+
+
+def no_space(node: Node) -> None:
+    node.etcd.alarms = ("memberID:1 alarm:NOSPACE",)
+
+
+def stopped(node: Node) -> None:
+    node.etcd.put(STOP, "cp0")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text"),
+    [
+        (one_down, "member peer1 (2) does not answer"),
+        (no_quorum, "no quorum"),
+        (no_space, "alarm:NOSPACE"),
+        (stopped, "an earlier window of this run failed"),
+    ],
+)
+@pytest.mark.parametrize("name", ["both", "API server alone"])
+def test_the_gate_refuses(node: Node, trouble: Callable[[Node], None], text: str, name: str) -> None:
+    trouble(node)
+    assert_untouched(node, scenario(node, name), text)
+    node.assert_free()
+
+
+def test_a_member_that_the_cluster_does_not_know(node: Node) -> None:
+    assert_untouched(node, node.both(member="stranger"), "etcd member 'stranger' of this host is not in the member list")
+
+
+def test_somebody_else_s_lock(node: Node) -> None:
+    holder = {"host": "cp2", "purpose": "a change of static pods", "since": "2026-11-24T10:00:00+00:00", "token": "another"}
+    node.etcd.put(LOCK, json.dumps(holder))
+    assert_untouched(node, node.both(), "held by cp2 for a change of static pods since 2026-11-24T10:00:00+00:00")
+    assert json.loads(node.etcd.keys[LOCK].value) == holder
+
+
+def test_a_lock_that_is_given_back_in_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "LOCK_WAIT", 5)
+    node.etcd.leases.add(9)
+    node.etcd.put(LOCK, json.dumps({"host": "cp2"}), 9)
+    looks: list[str] = []
+
+    def give_back(call: str) -> None:
+        looks.append(call)
+        if looks.count("create") == 3:
+            node.etcd.keys.pop(LOCK)
+            client.on_call = lambda _call: None
+
+    client = MemoryClient(node.etcd)
+    client.on_call = give_back
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    assert node.window(journal, client).run()["outcome"] == "changed"
+    assert node.etcd.leases == {9, node.etcd.keys[SNAPSHOT].lease}, "each lease of a vain try was given back"
+
+
+def test_a_lock_that_was_lost_before_the_first_step(node: Node) -> None:
+    client = MemoryClient(node.etcd)
+
+    def lose_it(call: str) -> None:
+        if call == "snapshot":
+            node.etcd.keys.pop(LOCK)
+
+    client.on_call = lose_it
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    result = node.window(journal, client).run()
+    assert result["outcome"] == "refused"
+    assert "the cluster lock 'change' was lost" in result["message"]
+    node.assert_all("old")
+
+
+def test_no_room_for_the_snapshot(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "FREE_MARGIN", 2**60)
+    assert_untouched(node, node.both(), "and the snapshot before the first restart needs")
+
+
+# --- back -----------------------------------------------------------------------------------------------------
+
+
+def assert_rolled_back(node: Node, result: dict[str, Any], text: str) -> None:
+    assert result["outcome"] == "rolled_back", result
+    assert text in result["message"]
+    node.assert_all("old")
+    node.assert_free()
+    assert node.etcd.keys[STOP].value == "cp1"
+    assert state.read_memory(ETCD, node.state) is None
+
+
+def test_an_api_server_that_is_never_ready(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    node.api_unready_with = "new"
+    assert_rolled_back(node, node.run(node.both()), "kube-apiserver is not ready: HTTP 500: [-]etcd failed (waited 0.2 s)")
+    undo = node.steps().index("undo begin")
+    assert node.steps()[undo:] == [
+        "undo begin", "api_out begin", "api_out done", "etcd_back begin", "etcd_back done", "cluster done",
+        "kube-apiserver_back begin", "kube-apiserver_back done",
+    ]
+
+
+def test_a_crash_loop_is_found_before_time_is_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 60)
+    result = node.run(node.order(node.part(ETCD), node.dying_api()))
+    assert result["seconds"] < 20
+    assert_rolled_back(node, result, "kube-apiserver was started 3 times and does not stay: kube-apiserver is not ready")
+
+
+def test_an_etcd_that_dies(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "ETCD_READY", 60)
+    unready = Window._etcd_unready
+    monkeypatch.setattr(
+        Window, "_etcd_unready", lambda self: "refused" if "--tuning=new" in node.kubelet.command(ETCD) else unready(self)
+    )
+    part = node.part(ETCD, program=f"sleep 0.03; {DIES}")
+    assert_rolled_back(node, node.run(node.order(part, node.part(API))), "etcd was started 3 times and does not stay: etcd is not ready: refused")
+
+
+def test_an_etcd_that_comes_with_other_arguments(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "ETCD_READY", 0.2)
+    part = dataclasses.replace(node.part(ETCD), argv=tuple(node.argv(ETCD, "other")))
+    assert_rolled_back(
+        node, node.run(node.order(part, node.part(API))),
+        "etcd runs with other arguments than planned: has --tuning=new, lacks --tuning=other",
+    )
+
+
+def when_etcd_stops(node: Node, tuning: str, act: Callable[[], None]) -> None:
+    """Call ``act`` at the moment when the etcd with this tuning is stopped for good reasons."""
+    watch = node.kubelet.on_stop
+
+    def stop(component: str) -> None:
+        watch(component)
+        if component == ETCD and f"--tuning={tuning}" in node.kubelet.command(ETCD):
+            act()
+
+    node.kubelet.on_stop = stop
+
+
+def at_event(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], None]) -> None:
+    """Call ``act`` after the first event of a step."""
+    say = Journal.say
+    left = [act]
+
+    def say_and_act(journal: Journal, said: str, event: str, text: str = "", **facts: Any) -> None:
+        say(journal, said, event, text, **facts)
+        if said == step and left:
+            left.pop()()
+
+    monkeypatch.setattr(Journal, "say", say_and_act)
+
+
+def test_another_member_s_trouble_does_not_undo_this_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going back would stop this member a second time, when the cluster can miss it least."""
+    monkeypatch.setattr(window, "WHOLE", 0.2)
+    when_etcd_stops(node, "old", lambda: one_down(node))
+    result = node.run(node.both())
+    assert result["outcome"] == "degraded"
+    assert result["message"].startswith("the cluster is not whole: member peer1 (2) does not answer")
+    node.assert_all("new")
+    assert node.etcd.keys[STOP].value == "cp1"
+    assert state.read_memory(ETCD, node.state) is not None
+
+
+def test_the_way_back_does_not_break_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API server fails, and a peer has died meanwhile: our etcd stays, and the old API server comes back."""
+    monkeypatch.setattr(window, "WHOLE", 0.2)
+    when_etcd_stops(node, "old", lambda: one_down(node))
+    result = node.run(node.order(node.part(ETCD), node.dying_api()))
+    assert result["outcome"] == "broken"
+    assert "etcd's old manifest is not put back: without member cp1 (1) only 1 of 3 voters are left" in result["message"]
+    node.assert_all("new", ETCD)
+    node.assert_all("old", API)
+    assert node.api_unready() == ""
+
+
+def test_the_way_back_waits_for_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "WHOLE", 0.2)
+    when_etcd_stops(node, "old", lambda: one_down(node))
+    at_event(monkeypatch, "cluster", lambda: monkeypatch.setattr(window, "WHOLE", 10))
+    at_event(monkeypatch, "undo", threading.Timer(0.1, lambda: node.etcd.down.clear()).start)
+    assert_rolled_back(node, node.run(node.order(node.part(ETCD), node.dying_api())), "does not stay")
+
+
+def test_the_api_server_comes_back_even_if_etcd_does_not(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "ETCD_READY", 0.2)
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
+    result = node.run(node.both())
+    assert (result["outcome"], node.etcd.keys[STOP].value) == ("broken", "cp1")
+    node.assert_all("old")
+
+
+def test_an_api_server_that_has_to_be_killed(make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit takes longer than we wait for: the old one comes back, and etcd was never touched."""
+    node = make(program=STAYS)
+    monkeypatch.setattr(window, "EXIT", 0.2)
+    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(window, "EXIT", 5))
+    before = processes.find(ETCD, {}, node.proc)
+    assert_rolled_back(node, node.run(node.both()), "kube-apiserver has not ended (waited 0.2 s)")
+    assert processes.find(ETCD, {}, node.proc) == before
+    assert "etcd_in begin" not in node.steps()
+
+
+def test_a_kubelet_that_does_not_act_leaves_the_node_as_it_was(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "EXIT", 0.2)
+    node.kubelet.paused = True
+    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
+    assert_rolled_back(node, node.run(node.both()), "kube-apiserver has not ended (waited 0.2 s)")
+    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
+
+
+def test_a_node_that_cannot_be_brought_back_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    monkeypatch.setattr(node, "api_unready", lambda: "HTTP 500")
+    result = node.run(node.both())
+    assert result["outcome"] == "broken"
+    assert "kube-apiserver is not ready: HTTP 500" in result["message"]
+    assert f"{node.state}/history/{node.both().id}/order.json" in result["message"]
+    node.assert_all("old")
+    assert STOP in node.etcd.keys
+
+
+def test_an_exception_that_nobody_expected_is_undone_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unready() -> str:
+        if "--tuning=new" in node.kubelet.command(API):
+            raise ValueError("not what we thought")
+        return ""
+
+    monkeypatch.setattr(node, "api_unready", unready)
+    assert_rolled_back(node, node.run(node.both()), "ValueError: not what we thought")
+
+
+def test_a_first_start_that_fails_leaves_no_manifest(make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    node = make(members=1, parts=())
+    node.api_unready_with = "new"
+    result = node.run(node.order(node.part(ETCD, old=None), node.part(API, old=None), bootstraps=True))
+    assert result["outcome"] == "rolled_back"
+    assert node.manifest_texts() == {} and node.running(ETCD) == node.running(API) == []
+
+
+def test_other_hosts_cannot_be_told_without_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    node.api_unready_with = "new"
+
+    def lose_quorum(call: str) -> None:
+        if call == "put" and "kube-apiserver_back done" in node.steps():
+            node.etcd.down = {"peer1", "peer2"}
+
+    client = MemoryClient(node.etcd)
+    client.on_call = lambda call: lose_quorum("put") if call == "grant_lease" else None
+    journal = Journal(node.state)
+    journal.begin(node.both())
+    result = node.window(journal, client).run()
+    assert result["outcome"] == "rolled_back"
+    assert any("could not be told" in event["text"] for event in journal.events())
+
+
+# --- cut off --------------------------------------------------------------------------------------------------
+
+
+def cut_off(node: Node, order: Order, cut: int, before: bool) -> bool:
+    """Run until the ``cut``-th event; False where the window ended before it."""
+    try:
+        node.run(order, cut, before)
+    except Killed:
+        return True
+    return False
+
+
+def finish(node: Node, order: Order) -> dict[str, Any]:
+    """The unit takes the journal up again, and clears up after the result."""
+    result = node.run(order)
+    Journal(node.state).finish(order, result)
+    return result
+
+
+SCENARIOS = {
+    "both": FORWARD,
+    "both on the leader": [*FORWARD, "leader begin", "leader done"],
+    "etcd alone": FORWARD,
+    "API server alone": ["gate begin", "gate done", "kube-apiserver_in begin", "kube-apiserver_in done"],
+}
+
+
+def scenario(node: Node, name: str) -> Order:
+    if name == "both on the leader":
+        node.etcd.leader = node.name
+    if name == "etcd alone":
+        return node.order(node.part(ETCD), node.part(API, new="old"))
+    if name == "API server alone":
+        return node.order(node.part(ETCD, new="old"), node.part(API))
+    return node.both()
+
+
+def assert_done(node: Node, order: Order, result: dict[str, Any]) -> None:
+    assert result["outcome"] == "changed", result
+    for component, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
+        node.assert_all("new" if part.changes else "old", component)
+        assert (state.read_memory(component, node.state) is not None) is part.changes
+    node.assert_free()
+    assert STOP not in node.etcd.keys
+    assert state.read_unfinished(node.state) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "reboots"),
+    [
+        ("both", True, False), ("both", False, False), ("both", True, True), ("both", False, True),
+        ("both on the leader", False, False), ("both on the leader", True, True),
+        ("etcd alone", True, False), ("etcd alone", False, True),
+        ("API server alone", True, False), ("API server alone", False, False), ("API server alone", False, True),
+    ],
+)
+def test_cut_off_at_any_event_it_goes_forward(make: Callable[..., Node], name: str, before: bool, reboots: bool) -> None:
+    for cut in range(1, len(SCENARIOS[name]) + 1):
+        node = make()
+        order = scenario(node, name)
+        assert cut_off(node, order, cut, before)
+        if reboots:
+            node.kubelet.reboot()
+        assert_done(node, order, finish(node, order))
+        node.kubelet.close()
+    node = make()
+    order = scenario(node, name)
+    assert not cut_off(node, order, len(SCENARIOS[name]) + 1, before), "there are more events than this test cuts at"
+
+
+BACK = [
+    *FORWARD[:-1], "undo begin", "api_out begin", "api_out done", "etcd_back begin", "etcd_back done", "cluster done",
+    "kube-apiserver_back begin", "kube-apiserver_back done",
+]
+
+
+@pytest.mark.parametrize(("before", "reboots"), [(True, False), (False, False), (False, True)])
+def test_cut_off_at_any_event_it_goes_back(make: Callable[..., Node], before: bool, reboots: bool) -> None:
+    """The new API server dies: whenever the window is cut off, the old manifests are what is left."""
+    for cut in range(1, len(BACK) + 1):
+        node = make()
+        order = node.order(node.part(ETCD), node.dying_api())
+        assert cut_off(node, order, cut, before)
+        if reboots:
+            node.kubelet.reboot()
+        assert_rolled_back(node, finish(node, order), "kube-apiserver was started 3 times")
+        assert state.read_unfinished(node.state) is None
+        node.kubelet.close()
+    node = make()
+    assert not cut_off(node, node.order(node.part(ETCD), node.dying_api()), len(BACK) + 1, before)
+    assert node.steps() == BACK
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["forward", "back"])
+def test_cut_off_again_and_again(make: Callable[..., Node], dies: bool) -> None:
+    chance = random.Random(20261124)
+    for _attempt in range(12):
+        node = make()
+        order = node.order(node.part(ETCD), node.dying_api()) if dies else node.both()
+        cuts = [chance.randint(1, 8) for _again in range(3)]
+        for cut in cuts:
+            cut_off(node, order, cut, chance.random() < 0.5)
+            if chance.random() < 0.3:
+                node.kubelet.reboot()
+        result = finish(node, order)
+        if dies:
+            assert_rolled_back(node, result, "kube-apiserver was started 3 times")
+        else:
+            assert_done(node, order, result)
+        node.kubelet.close()
+
+
+def test_cut_off_between_the_file_and_the_process(make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is written, or half written, and the kubelet has not seen it yet when the node loses power."""
+    replace = os.replace
+    for manifests_written in (1, 2):
+        for half in (True, False):
+            node = make()
+            writes: list[Path] = []
+
+            def power_cut(source: Path, target: Path) -> None:
+                if Path(target).parent == node.manifests:
+                    writes.append(target)
+                    if len(writes) == manifests_written:
+                        node.kubelet.paused = True
+                        if not half:
+                            replace(source, target)
+                        raise Killed
+                replace(source, target)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "replace", power_cut)
+                with pytest.raises(Killed):
+                    node.run(node.both())
+            node.kubelet.paused = False
+            node.kubelet.reboot()
+            assert_done(node, node.both(), finish(node, node.both()))
+
+
+def test_a_window_that_was_cut_off_takes_its_own_lock_over(node: Node) -> None:
+    assert cut_off(node, node.both(), FORWARD.index("etcd_in begin") + 1, before=False)
+    abandoned = node.etcd.keys[LOCK]
+    assert json.loads(abandoned.value)["token"] == node.both().id
+    assert_done(node, node.both(), finish(node, node.both()))
+
+
+def test_a_node_that_was_cut_off_is_mended_even_without_the_lock(node: Node) -> None:
+    assert cut_off(node, node.both(), FORWARD.index("etcd_in done") + 1, before=False)
+    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
+    result = node.run(node.both())
+    assert result["outcome"] == "changed"
+    assert "lock failed" in node.steps()
+    node.assert_all("new")
+    assert json.loads(node.etcd.keys[LOCK].value)["host"] == "cp2"
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+def test_the_command_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run"], tmp_path / "state") == 0
+    assert cli.main([], tmp_path / "state") == 2
+    assert "usage: kubetune.pyz window run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("access", "text"),
+    [
+        ({"ca_file": "", "cert_file": "", "key_file": ""}, "does not answer /v3/lease/grant: [Errno 111] Connection refused"),
+        ({"ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}, "cannot use the etcd client certificate"),
+    ],
+)
+def test_the_command_writes_its_verdict_down(node: Node, access: dict[str, str], text: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        order = node.both(etcd_access={"endpoints": [f"http://127.0.0.1:{closed.getsockname()[1]}"], **access})
+        Journal(node.state).begin(order)
+        assert cli.main(["run"], node.state) == 1
+    _events, result = follow(order.id, 0, node.state)
+    assert result["outcome"] == "refused" and text in result["message"]
+    assert state.read_unfinished(node.state) is None
+    node.assert_all("old")
+    assert cli.main(["run"], node.state) == 0
+
+
+def test_an_order_whose_gate_is_passed_stays_until_it_can_be_carried_out(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = {"endpoints": ["https://127.0.0.1:1"], "ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}
+    journal = Journal(node.state)
+    journal.begin(node.both(etcd_access=lost))
+    journal.say("gate", "done")
+    assert cli.main(["run"], node.state) == 1
+    assert "cannot use the etcd client certificate /nowhere/a.crt" in capsys.readouterr().err
+    assert journal.order() == node.both(etcd_access=lost)
+
+
+def test_a_result_that_was_not_cleared_up_stands(node: Node) -> None:
+    order = node.both()
+    journal = Journal(node.state)
+    journal.begin(order)
+    journal.say("gate", "done")
+    journal.finish(order, {"outcome": "rolled_back", "message": "x"})
+    state.write_atomically(node.state / "window/pending.json", json.dumps(order.to_dict()).encode())
+    assert cli.main(["run"], node.state) == 1
+    assert journal.order() is None
+    assert follow(order.id, 0, node.state)[1] == {"outcome": "rolled_back", "message": "x"}
+    node.assert_all("old")
+
+
+def test_a_damaged_order_is_not_guessed_at(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    Journal(node.state).begin(node.both())
+    (node.state / "window/pending.json").write_text("{")
+    assert cli.main(["run"], node.state) == 1
+    assert "pending.json is damaged" in capsys.readouterr().err
