@@ -35,7 +35,11 @@ part "molecule: check, converge, idempotence, verify on three real nodes"
 molecule reset --scenario-name default >/dev/null
 molecule test --scenario-name default --destroy never --no-report --no-command-borders
 
-part "faults on these nodes"
+part "molecule: a control plane from our manifests alone"
+molecule reset --scenario-name standalone >/dev/null
+molecule test --scenario-name standalone --no-report --no-command-borders
+
+part "faults on the three nodes"
 if [ "${1:-all}" = faults ]; then
 	python -m pytest tests/faults -v
 else

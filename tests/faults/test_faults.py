@@ -198,7 +198,7 @@ def test_nothing_is_changed_while_a_member_is_away(lab: Lab, playbook: Playbook)
 
 
 def test_rollback_brings_back_what_was_there(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
-    """The last of the file: prepare.yml of the molecule scenario has put the manifests of kubeadm aside."""
+    """After all that change something: prepare.yml of the molecule scenario has put the manifests of kubeadm aside."""
     run = playbook("rollback")
     assert run.status == 0, run.output
     for node in lab.nodes:
@@ -210,3 +210,27 @@ def test_rollback_brings_back_what_was_there(lab: Lab, playbook: Playbook, no_wr
         assert left == "", left
     again = playbook("rollback")
     assert again.status == 0 and set(again.changed.values()) == {0}, again.output
+
+
+def everything(node: Node) -> str:
+    """Each file that the collection might write, each value that it might set, and the processes."""
+    files = "find /etc /usr/local /var/lib/kubetune /var/backups /var/lib/systemd -xdev -type f -printf '%p %s %T@ %m\\n' | sort"
+    values = (
+        "sysctl vm.swappiness vm.dirty_ratio vm.dirty_background_ratio net.ipv4.tcp_rmem net.ipv4.tcp_wmem; "
+        "device=$(findmnt --noheadings --output SOURCE --target /var/lib/etcd); "
+        "cat /sys/block/${device##*/}/queue/scheduler /sys/block/${device##*/}/queue/read_ahead_kb"
+    )
+    return node.shell(f"{{ {files}; }} 2>/dev/null; {values}").stdout + fingerprint(node)
+
+
+def test_check_mode_on_untouched_nodes_shows_the_change_and_writes_nothing(lab: Lab, playbook: Playbook) -> None:
+    before = [everything(node) for node in lab.nodes]
+    run = playbook("site", None, "--check", "--diff")
+    assert run.status == 0, run.output
+    assert min(run.changed.values()) > 0
+    for line in (
+        "-    - --snapshot-count=10000", "+    - --snapshot-count=100000", "+    - --max-requests-inflight=3000", "+OnCalendar=",
+    ):
+        assert run.output.count(line) == len(lab.nodes), line
+    assert "+vm.swappiness = 1" in run.output
+    assert [everything(node) for node in lab.nodes] == before
