@@ -218,14 +218,9 @@ class Window:
     def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
         """Put a manifest in and prove the process. What runs already as wanted, and was not there before, stays."""
         step = f"{pod.component}_in"
-        begun = self._journal.reached(step)
-        if begun:
-            old = [each for each in pod.running() if list(each.key) in begun["old"]]
-        else:
-            old = pod.running()
-            if text == pod.text() and not pod.part.changes and old:
-                return
-            self._journal.say(step, "begin", old=[list(each.key) for each in old])
+        if text == pod.text() and not pod.part.changes and not self._journal.reached(step) and pod.running():
+            return
+        old = self._replaced(step, pod, text)
         pod.put(text)
         if text is None:
             pod.wait_none(EXIT)
@@ -234,6 +229,16 @@ class Window:
         pod.wait_gone(old, EXIT)
         process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done", f"pid {process.pid}")
+
+    def _replaced(self, step: str, pod: Pod, text: str | None) -> list[Process]:
+        """The processes which have to go before ``text`` counts: those that ran when its manifest was not there yet."""
+        begun = self._journal.reached(step)
+        if begun and pod.text() == text:
+            return [each for each in pod.running() if list(each.key) in begun["old"]]
+        # Not written yet: what runs is from before, also when it came with a reboot after we had said so.
+        old = pod.running()
+        self._journal.say(step, "begin", old=[list(each.key) for each in old])
+        return old
 
     def _unready(self, pod: Pod) -> Callable[[], str]:
         return self._etcd_unready if pod is self._etcd else self._api_unready
@@ -347,12 +352,8 @@ class Window:
 
     def _restore(self, pod: Pod) -> None:
         step = f"{pod.component}_back"
-        begun = self._journal.reached(step)
-        running = pod.running()
-        old = [each for each in running if list(each.key) in begun["old"]] if begun else running
-        if not begun:
-            self._journal.say(step, "begin", old=[list(each.key) for each in old])
         untouched = pod.text() == pod.part.old
+        old = self._replaced(step, pod, pod.part.old)
         pod.put(pod.part.old)
         if pod.part.old is None:
             pod.wait_none(EXIT)

@@ -70,6 +70,11 @@ class Kubelet(threading.Thread):
         running = self._running.get(component)
         return running is not None and running[1].poll() is None
 
+    def text(self, component: str) -> str:
+        """The manifest from which the process was started."""
+        running = self._running.get(component)
+        return running[0] if running else ""
+
     def command(self, component: str) -> list[str]:
         running = self._running.get(component)
         return list(json.loads(running[0])["command"]) if running else []

@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -40,11 +41,14 @@ class Killed(BaseException):
 class CutJournal(Journal):
     """A journal whose process is killed at its ``cut``-th event, before or after the event is on the disk."""
 
-    def __init__(self, path: Path, cut: int, before: bool, kill: Callable[[], None]) -> None:
-        super().__init__(path)
+    def __init__(self, node: Node, cut: int, before: bool, kill: Callable[[], None]) -> None:
+        super().__init__(node.state)
         self._left, self._before, self._kill = cut, before, kill
+        self._node = node
 
     def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
+        if state == "done":
+            self._node.watch_claim(step)
         self._left -= 1
         if self._left == 0 and self._before:
             self._kill()
@@ -76,6 +80,11 @@ class Node:
 
     def argv(self, component: str, which: str, program: str = "") -> list[str]:
         return [component, "-c", program or self.program, f"--name={self.name}", f"--tuning={which}"]
+
+    def same_arguments(self, component: str) -> Part:
+        """Something else than the arguments changes, such as the resources: no command line tells old from new."""
+        part = self.part(component, new="old")
+        return dataclasses.replace(part, new=manifest(list(part.argv)) + "\n")
 
     def part(self, component: str, new: str | None = "new", program: str = "", old: str | None = "old") -> Part:
         """``new`` None takes the pod away, ``old`` None means that there was none."""
@@ -115,7 +124,7 @@ class Node:
             client.on_call = nothing_more
             raise Killed
 
-        journal = CutJournal(self.state, cut, before, kill)
+        journal = CutJournal(self, cut, before, kill)
         if journal.order() is None:
             journal.begin(order)
         return self.window(journal, client).run()
@@ -153,6 +162,12 @@ class Node:
 
     def assert_free(self) -> None:
         assert LOCK not in self.etcd.keys
+
+    def watch_claim(self, step: str) -> None:
+        """A step is done when the process runs from the manifest that is there, not from the one before."""
+        component = step.removesuffix("_in")
+        if component in (ETCD, API) and self.kubelet.text(component) != self.manifest_texts().get(component, ""):
+            self.wrongs.append(f"{step} was called done while the process from before ran")
 
     def _watch_stop(self, component: str) -> None:
         """What must never be, seen at the moment when a process is stopped."""
@@ -675,6 +690,7 @@ SCENARIOS = {
     "both": FORWARD,
     "both on the leader": [*FORWARD, "leader begin", "leader done"],
     "etcd alone": FORWARD,
+    "resources": FORWARD,
     "API server alone": ["gate begin", "gate done", "kube-apiserver_in begin", "kube-apiserver_in done"],
 }
 
@@ -686,14 +702,19 @@ def scenario(node: Node, name: str) -> Order:
         return node.order(node.part(ETCD), node.part(API, new="old"))
     if name == "API server alone":
         return node.order(node.part(ETCD, new="old"), node.part(API))
+    if name == "resources":
+        return node.order(node.same_arguments(ETCD), node.same_arguments(API))
     return node.both()
 
 
 def assert_done(node: Node, order: Order, result: dict[str, Any]) -> None:
     assert result["outcome"] == "changed", result
     for component, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
-        node.assert_all("new" if part.changes else "old", component)
+        assert node.manifest_texts()[component] == part.new
+        assert node.running(component) == [list(part.argv)]
+        assert node.kubelet.text(component) == part.new, "the process is from before"
         assert (state.read_memory(component, node.state) is not None) is part.changes
+    assert node.wrongs == []
     node.assert_free()
     assert STOP not in node.etcd.keys
     assert state.read_unfinished(node.state) is None
@@ -705,6 +726,7 @@ def assert_done(node: Node, order: Order, result: dict[str, Any]) -> None:
         ("both", True, False), ("both", False, False), ("both", True, True), ("both", False, True),
         ("both on the leader", False, False), ("both on the leader", True, True),
         ("etcd alone", True, False), ("etcd alone", False, True),
+        ("resources", True, False), ("resources", False, False), ("resources", False, True), ("resources", True, True),
         ("API server alone", True, False), ("API server alone", False, False), ("API server alone", False, True),
     ],
 )
@@ -743,6 +765,52 @@ def test_cut_off_at_any_event_it_goes_back(make: Callable[..., Node], before: bo
     node = make()
     assert not cut_off(node, node.order(node.part(ETCD), node.dying_api()), len(BACK) + 1, before)
     assert node.steps() == BACK
+
+
+def test_once_on_the_way_back_it_stays_there(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_READY", 0.2)
+    node.api_unready_with = "new"
+    assert cut_off(node, node.both(), BACK.index("undo begin") + 1, before=False)
+    monkeypatch.undo()
+    node.api_unready_with = "now it would be ready"
+    assert_rolled_back(node, finish(node, node.both()), "kube-apiserver is not ready")
+
+
+def test_what_was_proved_is_not_stopped_again(node: Node) -> None:
+    assert cut_off(node, node.both(), len(FORWARD), before=False)
+    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
+    assert_done(node, node.both(), finish(node, node.both()))
+    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
+
+
+def test_what_a_reboot_started_from_the_old_manifest_is_not_the_new_process(node: Node) -> None:
+    """Its arguments are the planned ones, and it is not one that ran when the step began."""
+    order = scenario(node, "resources")
+    assert cut_off(node, order, FORWARD.index("etcd_in begin") + 1, before=False)
+    node.kubelet.reboot()
+    node.kubelet.paused = True
+    resume = threading.Timer(0.2, lambda: setattr(node.kubelet, "paused", False))
+    resume.start()
+    assert_done(node, order, finish(node, order))
+
+
+def test_what_was_put_back_is_proved_also_after_a_cut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = node.order(node.part(ETCD), node.dying_api())
+    assert cut_off(node, order, BACK.index("etcd_back done") + 1, before=True)
+    monkeypatch.setattr(window, "ETCD_READY", 0.2)
+    monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
+    result = finish(node, order)
+    assert result["outcome"] == "broken" and "etcd is not ready: panic" in result["message"]
+
+
+def test_a_person_may_have_mended_the_node_meanwhile(node: Node) -> None:
+    order = scenario(node, "etcd alone")
+    assert cut_off(node, order, FORWARD.index("cluster done") + 1, before=False)
+    (node.manifests / "kube-apiserver.yaml").write_text(manifest(node.argv(API, "old")))
+    while not node.kubelet.is_up(API):
+        time.sleep(0.002)
+    assert_done(node, order, finish(node, order))
+    assert "kube-apiserver_in begin" not in (node.state / "history" / order.id / "journal.jsonl").read_text()
 
 
 @pytest.mark.parametrize("dies", [False, True], ids=["forward", "back"])
