@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import uuid
 from typing import Any, Mapping
@@ -26,11 +27,49 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.plan import Plan
 
 
+#: What some YAML reader takes for something else than text, where it stands without quotes: the kubelet's and kubeadm's
+#: (Go) know 1e3 and 0o17 as numbers, PyYAML does not. A pod whose text becomes a number is refused by the kubelet.
+_AMBIGUOUS = re.compile(
+    r"""
+    | y | yes | n | no | on | off | true | false | null | ~ | << | =
+    | [-+]?0x[0-9a-f_]+ | [-+]?0o[0-7_]+ | [-+]?0b[01_]+
+    | [-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)(e[-+]?[0-9]+)?
+    | [-+]?\.inf | \.nan
+    | [-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?
+    | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 12:30 and 2026-11-24 for text, as the kubelet does (Go's YAML library), not for a number in base 60 and a date."""
+
+
+_NOT_FOR_GO = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
+    "tag:yaml.org,2002:float": re.compile(r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"),
+    "tag:yaml.org,2002:timestamp": None,
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _NOT_FOR_GO.get(tag, pattern)) for tag, pattern in resolvers if _NOT_FOR_GO.get(tag, pattern)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class _Dumper(yaml.SafeDumper):
-    """Repeats what is repeated: a manifest with anchors would surprise its readers."""
+    """Writes as kubeadm does (Go's YAML library)."""
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Repeats what is repeated: a manifest with anchors would surprise its readers."""
         return True
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text else '"' if not text or _AMBIGUOUS.fullmatch(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +81,7 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
     pods, wrong = {}, []
     for name, file in facts["manifests"].items():
         try:
-            pods[name] = yaml.safe_load(file["text"])
+            pods[name] = yaml.load(file["text"], _Loader)
         except yaml.YAMLError as exc:
             mark = getattr(exc, "problem_mark", None)
             where = f" line {mark.line + 1}" if mark else ""
@@ -57,7 +96,7 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def dump(pod: Mapping[str, Any]) -> str:
     """In kubeadm's own layout, so that a diff shows what changed and nothing else."""
-    return yaml.dump(pod, Dumper=_Dumper, default_flow_style=False, sort_keys=False, width=10**6, allow_unicode=True)
+    return yaml.dump(pod, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
 
 
 def new_text(planned: Plan, live: Live, state: str) -> str | None:

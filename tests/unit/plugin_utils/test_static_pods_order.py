@@ -1,0 +1,191 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the manifests of real kubeadm releases to the order for a host. `fixtures/record-kubeadm.sh` recorded them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import Request, plan_node
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.unit.hosts import FIXTURES, Host
+
+ETCD, API = "etcd", "kube-apiserver"
+BOTH = {ETCD: Request(), API: Request()}
+RELEASES = sorted(path for path in FIXTURES.glob("kubeadm-*") if path.is_dir())
+FILES = [path for release in RELEASES for path in sorted(release.glob("*.yaml"))]
+
+
+def parse(text: str) -> Any:
+    return _static_pods.parse_manifests({"manifests": {"x": {"text": text}}, "manifests_directory": "/m"})["x"]
+
+
+def version_of_image(pod: dict[str, Any]) -> str:
+    return str(pod["spec"]["containers"][0]["image"]).rpartition(":")[2].lstrip("v").partition("-")[0]
+
+
+@pytest.fixture(params=RELEASES, ids=lambda path: path.name)
+def release(request: pytest.FixtureRequest) -> Host:
+    host = Host(request.param)
+    for component in (ETCD, API):
+        host.run(component, version_of_image(host.pod(component)), 2**28)
+    return host
+
+
+# --- text -----------------------------------------------------------------------------------------------------
+
+
+def test_all_releases_are_here() -> None:
+    versions = {path.name.removeprefix("kubeadm-").removesuffix("-extras") for path in RELEASES}
+    assert versions == {"1.33.13", "1.34.4", "1.35.4", "1.36.3", "1.37.2"}
+    assert len(FILES) == 4 * 2 * 5
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_kubeadm_s_own_layout(path: Path) -> None:
+    """Byte for byte: a diff shows what we changed, and nothing else."""
+    text = path.read_text()
+    assert _static_pods.dump(parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "-7", "1e3", "1E+3", ".5", "1_000", "0777", "0o17", "0x1F", "0b11", "1:30", "190:20:30", "2026-11-24",
+     "2026-11-24T10:00:00Z", "true", "Yes", "NO", "on", "y", "N", "null", "~", ".inf", ".NaN", "<<", "="],
+)
+def test_text_that_a_yaml_reader_takes_for_something_else_is_quoted(text: str) -> None:
+    """The kubelet refuses a pod whose text comes as a number, and there is no other pod then."""
+    assert _static_pods.dump({"value": text}) == f'value: "{text}"\n'
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.1:6443", "100m", "1h30m", "v1.36.3", "--v=4", "yesterday", "1e", "12:60"])
+def test_other_text_stays_plain(text: str) -> None:
+    assert _static_pods.dump({"value": text}) == f"value: {text}\n"
+
+
+def test_what_was_written_by_hand_keeps_its_meaning() -> None:
+    """Go reads no base 60 and no dates: 12:30 is text there, and PyYAML would make 750 of it."""
+    assert parse("a: 12:30\nb: 2026-11-24\nc: 0x10\nd: 1.5\ne: true\nf: 017\n") == {
+        "a": "12:30", "b": "2026-11-24", "c": 16, "d": 1.5, "e": True, "f": 15,
+    }
+
+
+def test_anchors_are_written_out() -> None:
+    pod = parse("a: &x {k: [1]}\nb: *x\n")
+    assert _static_pods.dump(pod) == "a:\n  k:\n  - 1\nb:\n  k:\n  - 1\n"
+
+
+@given(st.dictionaries(st.text(max_size=8), st.one_of(st.text(), st.booleans(), st.none(), st.lists(st.text(max_size=200))), max_size=4))
+@example({"args": ["--x=" + "word " * 40, "two\nlines", " \n x", "tab\tbed", "\x07", "\u2028", "# no comment", "- no item"]})
+def test_whatever_is_written_is_read_again(pod: dict[str, Any]) -> None:
+    text = _static_pods.dump(pod)
+    assert parse(text) == pod
+    assert yaml.safe_load(text) == pod
+
+
+# --- plan and order -------------------------------------------------------------------------------------------
+
+
+def test_each_release_is_tuned_without_a_problem(release: Host) -> None:
+    plan = plan_node(BOTH, release.facts, release.pods)
+    assert plan.problems == []
+    for name, component in COMPONENTS.items():
+        flags = plan.plans[name].manifest.flags()
+        for flag in component.flags:
+            if flag.guide is not None and plan.plans[name].change_of(f"--{flag.name}"):
+                assert flags[flag.name] == [flag.guide], flag.name
+
+
+def test_a_diff_shows_nothing_but_tuning(release: Host) -> None:
+    order = _static_pods.make_order(plan_node(BOTH, release.facts, release.pods), BOTH, release.facts, "run")
+    shown = _static_pods.diffs(order, release.facts)
+    assert [diff["before_header"] for diff in shown] == [f"/etc/kubernetes/manifests/{name}.yaml" for name in (ETCD, API)]
+    for diff, component in zip(shown, COMPONENTS.values()):
+        assert diff["before"] == release.facts["manifests"][component.manifest]["text"]
+        tuning = {f"- --{flag.name}" for flag in component.flags}
+        changed = [
+            line[1:].strip() for line in difflib.ndiff(diff["before"].splitlines(), diff["after"].splitlines()) if line[0] in "+-"
+        ]
+        others = [line for line in changed if line.partition("=")[0] not in tuning]
+        assert all(line.partition(":")[0] in ("limits", "requests", "cpu", "memory") for line in others), others
+        assert len(changed) > len(others) > 0
+
+
+def test_an_order_carries_what_the_host_needs(release: Host) -> None:
+    plan = plan_node(BOTH, release.facts, release.pods)
+    order = _static_pods.make_order(plan, BOTH, release.facts, "run-1")
+    assert Order.from_dict(json.loads(json.dumps(order.to_dict()))) == order
+    for name, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
+        assert parse(part.new) == plan.plans[name].manifest.pod
+        assert list(part.argv) == parse(part.new)["spec"]["containers"][0]["command"]
+        assert list(part.old_argv) == release.pod(name)["spec"]["containers"][0]["command"]
+        assert part.memory["original_text"] == part.old
+    assert order.etcd.own_flags == {"name": "cp1", "data-dir": "/var/lib/etcd"}
+    assert order.kube_apiserver.own_flags == {"advertise-address": "10.0.0.1", "secure-port": "6443"}
+    assert (order.member, order.run_id, order.bootstraps) == ("cp1", "run-1", False)
+    assert order.etcd_access["endpoints"] == ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]
+    assert order.etcd_access["cert_file"] == "/etc/kubernetes/pki/etcd/server.crt"
+    assert order.api_server == {
+        "advertise-address": ["10.0.0.1"], "secure-port": ["6443"], "client-ca-file": ["/etc/kubernetes/pki/ca.crt"],
+    }
+
+
+def test_the_role_of_one_part_leaves_the_other_as_it_is(release: Host) -> None:
+    only = {API: Request()}
+    order = _static_pods.make_order(plan_node(only, release.facts, release.pods), only, release.facts, "run")
+    assert order.kube_apiserver.changes and not order.etcd.changes
+    assert order.etcd.memory is None and order.etcd.argv == order.etcd.old_argv
+
+
+def test_absent_gives_back_the_bytes_of_each_release(release: Host) -> None:
+    order = _static_pods.make_order(plan_node(BOTH, release.facts, release.pods), BOTH, release.facts, "run")
+    before = {name: file["text"] for name, file in release.facts["manifests"].items()}
+    for name, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
+        process = release.facts["processes"][name][0]
+        release.write(f"{name}.yaml", part.new)
+        release.run(name, process["version"], process["peak_rss_bytes"])
+        release.facts["memory"][name] = part.memory
+    absent = {name: Request(state="absent") for name in BOTH}
+    order = _static_pods.make_order(plan_node(absent, release.facts, release.pods), absent, release.facts, "run")
+    assert (order.etcd.new, order.kube_apiserver.new) == (before["etcd.yaml"], before["kube-apiserver.yaml"])
+    assert order.etcd.memory is None and order.kube_apiserver.memory is None
+
+
+def test_no_change_makes_no_order(host: Host) -> None:
+    nothing = {name: Request(profile="upstream") for name in BOTH}
+    plan = plan_node(nothing, host.facts, host.pods)
+    assert _static_pods.make_order(plan, nothing, host.facts, "run") is None
+    assert _static_pods.diffs(None, host.facts) == []
+
+
+def test_paths_are_told_as_the_host_sees_them(host: Host) -> None:
+    text = host.facts["manifests"]["etcd.yaml"]["text"]
+    host.write("etcd.yaml", text.replace("path: /etc/kubernetes/pki/etcd", "path: /srv/pki"))
+    order = _static_pods.make_order(plan_node(BOTH, host.facts, host.pods), BOTH, host.facts, "run")
+    assert order.etcd_access["ca_file"] == "/srv/pki/ca.crt"
+    assert order.etcd_access["key_file"] == "/srv/pki/server.key"
+
+
+def test_a_change_needs_a_member_that_proves_it(host: Host) -> None:
+    api = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    host.facts["manifests"] = {}
+    host.write("kube-apiserver.yaml", api.replace("    - --etcd-servers=https://127.0.0.1:2379\n", ""))
+    host.run(API, "1.36.3", 2**20)
+    host.facts.update(cluster=None)
+    only = {API: Request()}
+    plan = plan_node(only, host.facts, host.pods)
+    assert plan.problems == []
+    with pytest.raises(KubetuneError, match="this host has no member"):
+        _static_pods.make_order(plan, only, host.facts, "run")
