@@ -41,6 +41,9 @@ _AMBIGUOUS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+#: Line breaks of YAML 1.1 that a reader turns into plain ones or spaces.
+_OTHER_BREAKS = frozenset("\r\x85\u2028\u2029")
+
 
 class _Loader(yaml.SafeLoader):
     """Takes 12:30 and 2026-11-24 for text, as the kubelet does (Go's YAML library), not for a number in base 60 and a date."""
@@ -65,7 +68,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def text(self, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text else '"' if not text or _AMBIGUOUS.fullmatch(text) else None
+        style = None
+        if not text or _AMBIGUOUS.fullmatch(text) or _OTHER_BREAKS.intersection(text):
+            style = '"'
+        elif "\n" in text:
+            style = "|"
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 

@@ -88,7 +88,7 @@ def test_anchors_are_written_out() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.text(), st.booleans(), st.none(), st.lists(st.text(max_size=200))), max_size=4))
-@example({"args": ["--x=" + "word " * 40, "two\nlines", " \n x", "tab\tbed", "\x07", "\u2028", "# no comment", "- no item"]})
+@example({"args": ["--x=" + "word " * 40, "two\nlines", " \n x", "tab\tbed", "\x07", "\u2028", "\x85", "a\nb\x85c\rd", "# no comment", "- no item"]})
 def test_whatever_is_written_is_read_again(pod: dict[str, Any]) -> None:
     text = _static_pods.dump(pod)
     assert parse(text) == pod
