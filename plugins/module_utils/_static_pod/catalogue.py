@@ -81,10 +81,10 @@ _ETCD_FLAGS = (
         note="kube-apiserver compacts every --etcd-compaction-interval already; the shorter of the two decides",
     ),
     Flag("auto-compaction-mode", "string", "periodic", choices=("periodic", "revision"), defaults=(((3, 4), "periodic"),)),
-    # Not in the guide, but checked: a bad value is accepted by --version and kills the process at start.
+    # Not in the guide, but checked: --version takes any number, and zero lets no write through.
     Flag("max-request-bytes", "bytes", minimum=1, maximum=10485760, defaults=(((3, 4), "1572864"),)),
-    Flag("compaction-batch-limit", "int", minimum=0),
-    Flag("watch-progress-notify-interval", "duration", minimum=0),
+    Flag("compaction-batch-limit", "int", minimum=0, defaults=(((3, 6), "1000"),)),
+    Flag("watch-progress-notify-interval", "duration", minimum=0, defaults=(((3, 6), "10m"),)),
 )
 
 _ETCD_IDENTITY = frozenset(
@@ -115,7 +115,7 @@ _APISERVER_FLAGS = (
     Flag("etcd-compaction-interval", "duration", "300s", minimum=0, defaults=(((1, 20), "5m0s"),)),
     Flag("etcd-count-metric-poll-period", "duration", "60s", minimum=0, defaults=(((1, 20), "1m0s"),)),
     Flag(
-        "watch-cache-sizes", "string", "default#1000,pods#5000,nodes#1000", defaults=(((1, 20), ""),), no_effect=True,
+        "watch-cache-sizes", "cache sizes", "default#1000,pods#5000,nodes#1000", defaults=(((1, 20), ""),), no_effect=True,
         note="watch caches size themselves: only #0 (off) still means something, and 'default' is no resource",
     ),
     Flag(
@@ -137,7 +137,7 @@ _APISERVER_FLAGS = (
         larger_is_on_purpose=True,
         note="not in the guide: lets the API server leave within seconds when it is changed",
     ),
-    # Not in the guide, but checked: accepted by --version, fatal at start.
+    # Not in the guide, but checked: --version takes any number of them, the start does not, or it would do harm.
     Flag("goaway-chance", "number", minimum=0, maximum=0.02, defaults=(((1, 20), "0"),)),
     Flag("shutdown-delay-duration", "duration", minimum=0, defaults=(((1, 20), "0s"),)),
     Flag("delete-collection-workers", "int", minimum=1, defaults=(((1, 20), "1"),)),

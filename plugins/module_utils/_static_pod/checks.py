@@ -51,7 +51,7 @@ def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> li
     if mode == "revision" and not (retention or "").isdigit():
         wrong.append(
             f"etcd --auto-compaction-retention: {retention!r} is no number of revisions, which --auto-compaction-mode=revision "
-            "needs, and etcd refuses to start: give a whole number such as 100000"
+            "needs (etcd counts the nanoseconds of a duration, and never compacts): give a whole number such as 100000"
         )
     quota = _number(plan, "quota-backend-bytes", version) or 2 * 2**30
     if database_bytes is not None and 0 < quota <= database_bytes:

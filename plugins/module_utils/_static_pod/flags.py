@@ -45,6 +45,13 @@ def _retention(text: str) -> float:
     return int(text) * 3600.0 if text.isdigit() else duration_seconds(text)
 
 
+def _cache_sizes(text: str) -> str:
+    """kube-apiserver's watch-cache-sizes: none, or resource#size each."""
+    if text and not all(re.fullmatch(r"[^#]+#\d+", part) for part in text.split(",")):
+        raise BadValue("resource#size is needed, several with commas, such as pods#1000,leases.coordination.k8s.io#0")
+    return text
+
+
 #: Type name -> parser to a comparable value; raises `BadValue`.
 TYPES: Mapping[str, Callable[[str], Any]] = {
     "bool": _boolean,
@@ -55,6 +62,7 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
     "duration": duration_seconds,
     "retention": _retention,
     "number": float,
+    "cache sizes": _cache_sizes,
     "string": str,
 }
 

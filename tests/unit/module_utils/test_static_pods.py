@@ -218,6 +218,8 @@ def test_a_request_above_the_limit(host) -> None:
         (ETCD, Request(resources={"requests": {"cpu": "lots"}}), "'lots' is not allowed, a Kubernetes quantity"),
         (ETCD, Request(resources={"requests": {"gpu": "1"}}), "only requests.cpu"),
         (API, Request(flags={"goaway-chance": 0.5}), "at most 0.02"),
+        (API, Request(flags={"watch-cache-sizes": "pods"}), "resource#size is needed"),
+        (API, Request(flags={"watch-cache-sizes": "pods#10,"}), "resource#size is needed"),
         (API, Request(flags={"max-requests-inflight": 0, "max-mutating-requests-inflight": 0}), "is 0"),
         (API, Request(flags={"advertise-address": "1.2.3.4"}), "never touched"),
     ],
