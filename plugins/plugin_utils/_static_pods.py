@@ -49,13 +49,16 @@ class _Loader(yaml.SafeLoader):
     """Takes 12:30 and 2026-11-24 for text, as the kubelet does (Go's YAML library), not for a number in base 60 and a date."""
 
 
-_NOT_FOR_GO = {
+#: PyYAML's tag -> what of it holds for Go too; None: nothing.
+_FOR_GO_TOO = {
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
-    "tag:yaml.org,2002:float": re.compile(r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
     "tag:yaml.org,2002:timestamp": None,
 }
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, _NOT_FOR_GO.get(tag, pattern)) for tag, pattern in resolvers if _NOT_FOR_GO.get(tag, pattern)]
+    first: [(tag, _FOR_GO_TOO.get(tag, pattern)) for tag, pattern in resolvers if _FOR_GO_TOO.get(tag, pattern)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

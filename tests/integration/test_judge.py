@@ -182,7 +182,7 @@ FATAL_API_SERVER = {
     "--max-requests-inflight=0 --max-mutating-requests-inflight=0": "they must add up to something positive",
     "--watch-cache-sizes=pods": "invalid value of watch cache size: pods",
     "--shutdown-delay-duration=-1s": "--shutdown-delay-duration can not be negative value",
-    "--authorization-config=/a.yaml --authorization-webhook-cache-authorized-ttl=300s": "--authorization-config can not be specified when",
+    "--authorization-config=/a.yaml --authorization-webhook-cache-authorized-ttl=300s": "--authorization-config can not be",
 }
 
 

@@ -48,15 +48,16 @@ class Pki:
         self._openssl("rsa", "-in", directory / "sa.key", "-pubout", "-out", directory / "sa.pub")
 
     def _authority(self, name: str) -> None:
-        self._openssl("req", "-x509", *self._key(name), "-out", self.directory / f"{name}.crt", "-subj", f"/CN={name}", "-days", "2")
+        certificate = self.directory / f"{name}.crt"
+        self._openssl("req", "-x509", *self._key(name), "-out", certificate, "-subj", f"/CN={name}", "-days", "2")
 
     def _certificate(self, name: str, authority: str, subject: str) -> None:
         request, extensions = self.directory / f"{name}.csr", self.directory / "extensions"
         extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1,IP:10.96.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
         self._openssl("req", "-new", *self._key(name), "-out", request, "-subj", subject)
+        signer = ("-CA", self.directory / f"{authority}.crt", "-CAkey", self.directory / f"{authority}.key", "-CAcreateserial")
         self._openssl(
-            "x509", "-req", "-in", request, "-CA", self.directory / f"{authority}.crt", "-CAkey", self.directory / f"{authority}.key",
-            "-CAcreateserial", "-out", self.directory / f"{name}.crt", "-days", "2", "-extfile", extensions,
+            "x509", "-req", "-in", request, *signer, "-out", self.directory / f"{name}.crt", "-days", "2", "-extfile", extensions,
         )
 
     def _key(self, name: str) -> tuple[object, ...]:
@@ -97,7 +98,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 def planned_argv(etcd: EtcdCluster, pki: Path) -> list[str]:
-    """The manifest of a bare host, tuned by the guide's profile; only the listener is narrowed, and etcd's certificate is the test's."""
+    """The manifest of a bare host, tuned by the guide's profile. Only the listener is narrowed, and etcd's certificate is
+    that of the test's member."""
     program = str(binary(KUBE_APISERVER))
     version = judge.version(program)
     pod = standalone.render(
@@ -110,7 +112,8 @@ def planned_argv(etcd: EtcdCluster, pki: Path) -> list[str]:
     wanted, wrong = wishes(COMPONENT, "guide", {}, {}, {})
     assert wrong == []
     manifest = plan(COMPONENT, Manifest(pod, KUBE_APISERVER), wanted, Memory(), version_of(version)).manifest
-    for flag, path in (("etcd-cafile", etcd.tls.ca_file), ("etcd-certfile", etcd.tls.cert_file), ("etcd-keyfile", etcd.tls.key_file)):
+    tls = etcd.tls
+    for flag, path in (("etcd-cafile", tls.ca_file), ("etcd-certfile", tls.cert_file), ("etcd-keyfile", tls.key_file)):
         manifest.set_flag(flag, [path])
     manifest.set_flag("bind-address", ["127.0.0.1"])
     assert judge.judge(program, manifest.argv[1:]).accepted

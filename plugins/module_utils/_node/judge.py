@@ -10,17 +10,24 @@ Relations between flags are not checked that way; `_static_pod.checks` does that
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Any, Sequence
 
 from .._errors import KubetuneError
 
+#: What the line that tells why has in it, the most telling first.
+_REASON_MARKS = (
+    "unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", 'err="', "rror",
+)
 #: What kube-apiserver (component-base/featuregate) says of a bad gate, without naming --feature-gates.
 _GATE_MARKS = ("feature gate", "invalid value of", "missing bool value for")
 #: Seconds. The binaries answer within one; a cold disk may need longer.
 TIMEOUT = 30
+#: The user who owns nothing (Linux' overflow uid and gid).
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def understand(status: int, output: str, flags: Sequence[str]) -> Verdict:
 
 def _reason(lines: Sequence[str]) -> str:
     """The line that tells why; the rest is usage text."""
-    for mark in ("unknown flag", "flag provided but not defined", "invalid argument", "invalid value", "unrecognized", "cannot set", 'err="', "rror"):
+    for mark in _REASON_MARKS:
         for line in lines:
             if mark in line:
                 said = re.search(r'err="((?:[^"\\]|\\.)*)"', line)  # klog's structured form
@@ -82,9 +89,25 @@ def _culprit(text: str, flags: Sequence[str]) -> str:
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a binary that may be anything as nobody: it only has to read its own flags."""
+    try:
+        program = os.open(argv[0], os.O_RDONLY)
+    except OSError as exc:
+        raise KubetuneError(f"{argv[0]} cannot be asked for its verdict: {exc}") from exc
+    nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     try:
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL, env={"LC_ALL": "C"}
+            [f"/proc/self/fd/{program}", *argv[1:]],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={"LC_ALL": "C"},
+            pass_fds=(program,),
+            **nobody,
         )
-    except (OSError, subprocess.TimeoutExpired) as exc:
+    except (OSError, subprocess.SubprocessError) as exc:
         raise KubetuneError(f"{argv[0]} cannot be asked for its verdict: {exc}") from exc
+    finally:
+        os.close(program)

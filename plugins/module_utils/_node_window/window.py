@@ -347,7 +347,10 @@ class Window:
 
         why = ""
         until(
-            spare, WHOLE, lambda: f"etcd's old manifest is not put back: {why}", lambda text: self._journal.say("etcd_back", "wait", text)
+            spare,
+            WHOLE,
+            lambda: f"etcd's old manifest is not put back: {why}",
+            lambda text: self._journal.say("etcd_back", "wait", text),
         )
 
     def _restore(self, pod: Pod) -> None:

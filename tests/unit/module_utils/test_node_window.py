@@ -148,6 +148,14 @@ class Node:
     def manifest_texts(self) -> dict[str, str]:
         return {path.stem: path.read_text() for path in self.manifests.iterdir()}
 
+    def files(self) -> dict[str, tuple[bytes, int, int]]:
+        """Content, time and inode of each manifest: a file that was written again shows."""
+        facts = ((path, path.stat()) for path in self.manifests.iterdir())
+        return {path.name: (path.read_bytes(), fact.st_mtime_ns, fact.st_ino) for path, fact in facts}
+
+    def processes(self) -> list[list[processes.Process]]:
+        return [processes.find(component, {}, self.proc) for component in (ETCD, API)]
+
     def running(self, component: str) -> list[list[str]]:
         return [list(each.argv) for each in processes.find(component, {}, self.proc)]
 
@@ -392,13 +400,12 @@ def test_what_we_rendered_is_taken_away_again(make: Callable[..., Node]) -> None
 
 
 def assert_untouched(node: Node, order: Order, text: str) -> None:
-    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
-    files = {path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in node.manifests.iterdir()}
+    before, files = node.processes(), node.files()
     result = node.run(order)
     assert result["outcome"] == "refused"
     assert text in result["message"]
-    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
-    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in node.manifests.iterdir()} == files
+    assert node.processes() == before
+    assert node.files() == files
     assert "gate done" not in node.steps()
 
 
@@ -522,8 +529,8 @@ def test_an_etcd_that_dies(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Window, "_etcd_unready", lambda self: "refused" if "--tuning=new" in node.kubelet.command(ETCD) else unready(self)
     )
-    part = node.part(ETCD, program=f"sleep 0.03; {DIES}")
-    assert_rolled_back(node, node.run(node.order(part, node.part(API))), "etcd was started 3 times and does not stay: etcd is not ready: refused")
+    result = node.run(node.order(node.part(ETCD, program=f"sleep 0.03; {DIES}"), node.part(API)))
+    assert_rolled_back(node, result, "etcd was started 3 times and does not stay: etcd is not ready: refused")
 
 
 def test_an_etcd_that_comes_with_other_arguments(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,9 +622,9 @@ def test_an_api_server_that_has_to_be_killed(make: Callable[..., Node], monkeypa
 def test_a_kubelet_that_does_not_act_leaves_the_node_as_it_was(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "EXIT", 0.2)
     node.kubelet.paused = True
-    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
+    before = node.processes()
     assert_rolled_back(node, node.run(node.both()), "kube-apiserver has not ended (waited 0.2 s)")
-    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
+    assert node.processes() == before
 
 
 def test_a_node_that_cannot_be_brought_back_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -778,9 +785,9 @@ def test_once_on_the_way_back_it_stays_there(node: Node, monkeypatch: pytest.Mon
 
 def test_what_was_proved_is_not_stopped_again(node: Node) -> None:
     assert cut_off(node, node.both(), len(FORWARD), before=False)
-    before = [processes.find(component, {}, node.proc) for component in (ETCD, API)]
+    before = node.processes()
     assert_done(node, node.both(), finish(node, node.both()))
-    assert [processes.find(component, {}, node.proc) for component in (ETCD, API)] == before
+    assert node.processes() == before
 
 
 def test_what_a_reboot_started_from_the_old_manifest_is_not_the_new_process(node: Node) -> None:
@@ -879,6 +886,9 @@ def test_a_node_that_was_cut_off_is_mended_even_without_the_lock(node: Node) -> 
 # --- the command ----------------------------------------------------------------------------------------------
 
 
+LOST = {"ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}
+
+
 def test_the_command_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run"], tmp_path / "state") == 0
     assert cli.main([], tmp_path / "state") == 2
@@ -889,7 +899,7 @@ def test_the_command_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFix
     ("access", "text"),
     [
         ({"ca_file": "", "cert_file": "", "key_file": ""}, "does not answer /v3/lease/grant: [Errno 111] Connection refused"),
-        ({"ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}, "cannot use the etcd client certificate"),
+        (LOST, "cannot use the etcd client certificate /nowhere/a.crt"),
     ],
 )
 def test_the_command_writes_its_verdict_down(node: Node, access: dict[str, str], text: str) -> None:
@@ -906,13 +916,13 @@ def test_the_command_writes_its_verdict_down(node: Node, access: dict[str, str],
 
 
 def test_an_order_whose_gate_is_passed_stays_until_it_can_be_carried_out(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    lost = {"endpoints": ["https://127.0.0.1:1"], "ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}
+    order = node.both(etcd_access={"endpoints": ["https://127.0.0.1:1"], **LOST})
     journal = Journal(node.state)
-    journal.begin(node.both(etcd_access=lost))
+    journal.begin(order)
     journal.say("gate", "done")
     assert cli.main(["run"], node.state) == 1
     assert "cannot use the etcd client certificate /nowhere/a.crt" in capsys.readouterr().err
-    assert journal.order() == node.both(etcd_access=lost)
+    assert journal.order() == order
 
 
 def test_a_result_that_was_not_cleared_up_stands(node: Node) -> None:
