@@ -18,7 +18,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node.acces
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
-from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import GRACE, Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import (
     Live,
     NodePlan,
@@ -169,7 +169,7 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         if live.manifest is None:
             return None
         argv = tuple(live.manifest.argv)
-        return Part(live.text, live.text, argv, argv, live.own_flags, None)
+        return Part(live.text, live.text, argv, argv, live.own_flags, None, live.manifest.grace)
     text = new_text(planned, live, request.state)
     flags = planned.manifest.flags()
     return Part(
@@ -179,6 +179,7 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         old_argv=tuple(live.manifest.argv) if live.manifest else (),
         own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
         memory=None if request.state == "absent" else _memory(result, name, text),
+        grace=live.manifest.grace if live.manifest else GRACE,
     )
 
 

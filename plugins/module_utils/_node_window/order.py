@@ -22,6 +22,7 @@ class Part:
         old_argv: that of the process which runs from ``old``.
         own_flags: flag -> value which tell this process from others of the same program.
         memory: what to remember once it is proved; None forgets.
+        grace: seconds that the old pod has to leave (terminationGracePeriodSeconds; Kubernetes' default is 30).
     """
 
     old: str | None
@@ -30,6 +31,7 @@ class Part:
     old_argv: tuple[str, ...]
     own_flags: Mapping[str, str]
     memory: Mapping[str, Any] | None
+    grace: int = 30
 
     @property
     def changes(self) -> bool:

@@ -14,6 +14,8 @@ from typing import Any, Iterable, Mapping
 
 from .._errors import KubetuneError
 
+#: Kubernetes' own default of terminationGracePeriodSeconds.
+GRACE = 30
 RESOURCES = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 
 
@@ -54,6 +56,12 @@ class Manifest:
         """What the process's command line will be."""
         container = self.container or {}
         return [*(container.get("command") or []), *(container.get("args") or [])]
+
+    @property
+    def grace(self) -> int:
+        """Seconds that the pod has to leave before it is killed."""
+        seconds = self.pod["spec"].get("terminationGracePeriodSeconds")
+        return GRACE if seconds is None else int(seconds)
 
     def flags(self) -> dict[str, list[str]]:
         return flags_of(self.argv[1:])

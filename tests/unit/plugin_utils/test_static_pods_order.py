@@ -167,6 +167,16 @@ def test_absent_gives_back_the_bytes_of_each_release(release: Host) -> None:
     assert order.etcd.memory is None and order.kube_apiserver.memory is None
 
 
+def test_a_part_tells_how_long_the_old_pod_may_take_to_leave(host: Host) -> None:
+    text = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    host.write("kube-apiserver.yaml", text.replace("spec:\n", "spec:\n  terminationGracePeriodSeconds: 90\n", 1))
+    order = _static_pods.make_order(plan_node(BOTH, host.facts, host.pods), BOTH, host.facts, "run")
+    assert (order.etcd.grace, order.kube_apiserver.grace) == (30, 90)
+    only = {ETCD: Request()}
+    order = _static_pods.make_order(plan_node(only, host.facts, host.pods), only, host.facts, "run")
+    assert order.kube_apiserver.grace == 90
+
+
 def test_no_change_makes_no_order(host: Host) -> None:
     nothing = {name: Request(profile="upstream") for name in BOTH}
     plan = plan_node(nothing, host.facts, host.pods)
