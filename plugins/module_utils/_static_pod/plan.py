@@ -181,7 +181,7 @@ def _decide(
     if not wish.explicit and _larger_on_purpose(flag, key, live, target) and (remembered is None or drifted):
         result.say(key, "kept", live, reason=f"larger than the profile's {text(target)}")
         if remembered:
-            result.settings[key] = {"applied": live, "original": remembered["original"]}
+            result.settings[key] = dict(remembered)
         return
     result.settings[key] = {"applied": target, "original": remembered["original"] if remembered else live}
     if _same(flag, live, target):

@@ -98,6 +98,25 @@ def test_a_larger_live_value_stays(host) -> None:
     assert (line["verdict"], line["value"], line["previous"]) == ("changed", "800", "5000")
 
 
+def edit(host, component: str, before: str, after: str) -> None:
+    """What a person or an upgrade does to a live manifest, and the process that comes of it."""
+    text = host.facts["manifests"][f"{component}.yaml"]["text"]
+    assert before in text
+    process = host.facts["processes"][component][0]
+    host.write(f"{component}.yaml", text.replace(before, after))
+    host.run(component, process["version"], process["peak_rss_bytes"])
+
+
+def test_a_larger_edit_stays_in_every_later_run(host) -> None:
+    apply(host, {API: Request()})
+    edit(host, API, "--max-requests-inflight=3000", "--max-requests-inflight=5000")
+    for other in (4, 5):
+        want = {API: Request(flags={"v": other})}
+        assert verdict(planned(host, want), "kube-apiserver --max-requests-inflight")["verdict"] == "kept"
+        apply(host, want)
+    assert planned(host).live[API].manifest.flags()["max-requests-inflight"] == ["5000"]
+
+
 def test_upstream_profile_asks_for_nothing(host) -> None:
     plan = planned(host, {ETCD: Request(profile="upstream"), API: Request(profile="upstream")})
     assert not plan.changes(ETCD) and not plan.changes(API)
