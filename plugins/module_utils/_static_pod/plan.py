@@ -183,7 +183,9 @@ def _decide(
         if remembered:
             result.settings[key] = dict(remembered)
         return
-    result.settings[key] = {"applied": target, "original": remembered["original"] if remembered else live}
+    # What somebody else has set since is what to go back to: an upgrade wrote it, or a person.
+    original = remembered["original"] if remembered and not drifted else live
+    result.settings[key] = {"applied": target, "original": original}
     if _same(flag, live, target):
         result.settings[key]["applied"] = live
         _say_unchanged(result, key, flag, live, version)

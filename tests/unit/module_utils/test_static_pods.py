@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
@@ -161,6 +162,17 @@ def test_a_hand_edit_shows_as_drift(host) -> None:
     line = verdict(planned(host), "etcd --backend-batch-limit")
     assert (line["verdict"], line["previous"]) == ("changed", "77")
     assert "drifted from 10000" in line["reason"]
+
+
+def test_absent_goes_back_to_what_an_upgrade_wrote(host) -> None:
+    before = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    upgraded = before.replace("    - --secure-port=6443", "    - --max-requests-inflight=800\n    - --secure-port=6443")
+    apply(host, {API: Request()})
+    edit(host, API, host.facts["manifests"]["kube-apiserver.yaml"]["text"], upgraded)
+    apply(host, {API: Request()})
+    apply(host, {API: Request(flags={"max-requests-inflight": 4000})})
+    apply(host, {API: Request(state="absent")})
+    assert planned(host).live[API].manifest.pod == yaml.safe_load(upgraded)
 
 
 def test_null_takes_a_flag_out_of_the_profile(host) -> None:
