@@ -152,6 +152,12 @@ def make_order(
     )
 
 
+def forget_only(result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any]) -> list[str]:
+    """Components whose memory goes without a window: they shall be absent, and their manifests are right already."""
+    parts = {name: _part(result, name, request) for name, request in requests.items() if request.state == "absent"}
+    return [name for name, part in parts.items() if facts["memory"][name] and not (part and part.changes)]
+
+
 def diffs(order: Order | None, facts: Mapping[str, Any]) -> list[dict[str, str]]:
     found = []
     for name, part in ((ETCD, order and order.etcd), (KUBE_APISERVER, order and order.kube_apiserver)):
@@ -196,6 +202,8 @@ def _memory(result: NodePlan, name: str, text: str | None) -> dict[str, Any]:
         "settings": planned.settings,
         "rendered": result.rendered[name],
         "original_text": original,
+        # A restart sets the process's own peak back, and the next run would take a tight limit for a safe one.
+        "peak_rss_bytes": live.peak_rss_bytes,
         "written_sha256": hashlib.sha256((text or "").encode()).hexdigest(),
     }
 

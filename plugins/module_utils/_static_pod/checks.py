@@ -55,9 +55,16 @@ def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> li
         )
     quota = _number(plan, "quota-backend-bytes", version) or 2 * 2**30
     if database_bytes is not None and 0 < quota <= database_bytes:
+        change = plan.change_of("--quota-backend-bytes")
+        way_out = "choose more, or compact and defragment first"
+        if change and change.origin == "restore":
+            way_out = (
+                "this is what was there before; compact and defragment first, or keep the quota: state present, profile "
+                "upstream, and quota-backend-bytes in etcd_static_pod_flags"
+            )
         wrong.append(
             f"etcd --quota-backend-bytes: {quota:.0f} is not above the database's {database_bytes} bytes, and every write "
-            "would be refused (NOSPACE): choose more, or compact and defragment first"
+            f"would be refused (NOSPACE): {way_out}"
         )
     if quota > 8 * 2**30:
         plan.say("--quota-backend-bytes", "warning", [f"{quota:.0f}"], reason="etcd suggests 8 GiB at most")
@@ -111,8 +118,10 @@ def limits(plan: Plan, peak_bytes: int | None) -> list[str]:
     if limit and peak_bytes and quantity(limit) < PEAK_HEADROOM * peak_bytes:
         reason = f"the process has needed {peak_bytes / 2**20:.0f}Mi already: at least {PEAK_HEADROOM:g} x that is safe"
         change = plan.change_of("limits.memory")
-        if change and change.explicit:
+        if change and change.origin == "explicit":
             wrong.append(f"{item(plan.component, 'limits.memory')}: {limit} is too little, {reason}")
+        elif change and change.origin == "restore":
+            plan.say("limits.memory", "warning", [limit], reason=f"{reason}, but this is what was there before")
         elif change:
             plan.undo("limits.memory", "left_out", reason)
     if plan.manifest.resource("limits.cpu"):

@@ -73,6 +73,13 @@ class Live:
         return version_of(image.rpartition(":")[2])
 
     @property
+    def peak_rss_bytes(self) -> int | None:
+        """The most that this process or one before it has needed since the first run; None if unknown."""
+        seen = self.process["peak_rss_bytes"] if self.process else None
+        remembered = self.memory.get("peak_rss_bytes") if self.memory else None
+        return max(seen or 0, remembered or 0) or None
+
+    @property
     def own_flags(self) -> dict[str, str]:
         flags = self.manifest.flags() if self.manifest else {}
         return {name: flags[name][-1] for name in self.component.own_flags if name in flags}
@@ -260,8 +267,7 @@ def _relate(
     names = {f"{name}.yaml" for name in result.plans}
     others = [pod for name, pod in pods.items() if name not in names and isinstance(pod, Mapping)]
     for each in planned:
-        live = result.live[each.component.name]
-        result.problems += checks.limits(each, live.process["peak_rss_bytes"] if live.process else None)
+        result.problems += checks.limits(each, result.live[each.component.name].peak_rss_bytes)
     result.problems += checks.fit(planned, others, facts["allocatable"])
     cluster = facts["cluster"] or {}
     for name, each in result.plans.items():

@@ -44,10 +44,20 @@ class Memory:
 
 @dataclass
 class Change:
+    """
+    Attributes:
+        origin: ``explicit`` (a variable), ``profile``, or ``restore`` (what was there before us).
+    """
+
     key: str
     before: list[str] | None
     after: list[str] | None
-    explicit: bool
+    origin: str
+
+    @property
+    def explicit(self) -> bool:
+        """Whether it cannot simply be left out: only what the profile asks for gives way."""
+        return self.origin != "profile"
 
 
 @dataclass
@@ -191,7 +201,7 @@ def _decide(
         _say_unchanged(result, key, flag, live, version)
         return
     write(result.manifest, key, target)
-    result.changes.append(Change(key, live, target, wish.explicit))
+    result.changes.append(Change(key, live, target, "explicit" if wish.explicit else "profile"))
     _say_changed(result, key, flag, live, target, version, drifted and f"it had drifted from {text(applied)}")
 
 
@@ -199,7 +209,7 @@ def _restore(result: Plan, key: str, live: list[str] | None, original: list[str]
     if live == original:
         return
     write(result.manifest, key, original)
-    result.changes.append(Change(key, live, original, explicit=True))
+    result.changes.append(Change(key, live, original, "restore"))
     result.say(key, "restored", original, live, "" if original else "it was not set before")
 
 

@@ -219,6 +219,42 @@ def test_a_memory_limit_near_the_peak_is_left_out(host) -> None:
     assert "etcd limits.memory: 4Gi is too little" in explicit.problems[0]
 
 
+def test_a_restart_does_not_make_a_tight_memory_limit_safe(host) -> None:
+    host.facts["processes"][ETCD][0]["peak_rss_bytes"] = 3 * 2**30
+    apply(host, {ETCD: Request()})
+    host.facts["processes"][ETCD][0]["peak_rss_bytes"] = 50 * 2**20
+    for other in (1, 2):
+        want = {ETCD: Request(flags={"max-wals": other})}
+        plan = planned(host, want)
+        assert plan.plans[ETCD].manifest.resource("limits.memory") is None
+        assert "3072Mi" in [line for line in plan.report if line["item"] == "etcd limits.memory"][0]["reason"]
+        apply(host, want)
+    del host.facts["memory"][ETCD]["peak_rss_bytes"]
+    assert planned(host).plans[ETCD].manifest.resource("limits.memory") == "4Gi"
+
+
+def test_a_tight_limit_that_was_there_before_comes_back_with_a_warning(host) -> None:
+    edit(host, ETCD, "    resources:\n", "    resources:\n      limits:\n        memory: 1Gi\n")
+    apply(host, {ETCD: Request(resources={"limits": {"memory": "8Gi"}})})
+    host.facts["processes"][ETCD][0]["peak_rss_bytes"] = 2 * 2**30
+    plan = planned(host, {ETCD: Request(state="absent")})
+    assert plan.problems == []
+    assert plan.plans[ETCD].manifest.resource("limits.memory") == "1Gi"
+    lines = [line for line in plan.report if line["item"] == "etcd limits.memory"]
+    assert [line["verdict"] for line in lines][:2] == ["restored", "warning"]
+    assert "2048Mi" in lines[1]["reason"]
+
+
+def test_a_quota_that_the_database_has_outgrown_does_not_come_back(host) -> None:
+    apply(host, {ETCD: Request()})
+    host.facts["cluster"]["database_bytes"] = 3 * 2**30
+    problems = planned(host, {ETCD: Request(state="absent")}).problems
+    assert len(problems) == 1
+    assert "2147483648 is not above the database's 3221225472" in problems[0]
+    assert "profile upstream, and quota-backend-bytes" in problems[0]
+    assert planned(host, {ETCD: Request(profile="upstream", flags={"quota-backend-bytes": 8 * 2**30})}).problems == []
+
+
 def test_no_limits(host) -> None:
     plan = planned(host, {ETCD: Request(resources={"limits": "none"})})
     assert plan.plans[ETCD].manifest.resource("limits.cpu") is None

@@ -177,6 +177,25 @@ def test_a_part_tells_how_long_the_old_pod_may_take_to_leave(host: Host) -> None
     assert order.kube_apiserver.grace == 90
 
 
+def test_memory_goes_without_a_window_where_the_manifest_is_right_already(host: Host) -> None:
+    order = _static_pods.make_order(plan_node(BOTH, host.facts, host.pods), BOTH, host.facts, "run")
+    host.facts["memory"] = {ETCD: order.etcd.memory, API: order.kube_apiserver.memory}
+    absent = {name: Request(state="absent") for name in BOTH}
+
+    def forgotten(requests: dict[str, Request]) -> list[str]:
+        return _static_pods.forget_only(plan_node(requests, host.facts, host.pods), requests, host.facts)
+
+    # Both manifests are as before the collection, as after a kubeadm upgrade.
+    assert forgotten(absent) == [ETCD, API]
+    assert forgotten({API: absent[API]}) == [API]
+    assert forgotten(BOTH) == []
+    host.write("etcd.yaml", order.etcd.new)
+    host.run(ETCD, "3.6.16", 2**20)
+    assert forgotten(absent) == [API], "etcd's goes with its window"
+    host.facts["memory"][API] = None
+    assert forgotten(absent) == []
+
+
 def test_no_change_makes_no_order(host: Host) -> None:
     nothing = {name: Request(profile="upstream") for name in BOTH}
     plan = plan_node(nothing, host.facts, host.pods)
