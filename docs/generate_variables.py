@@ -178,7 +178,8 @@ def flags_page() -> str:
         "of it on each host. Flags that are not in this list can be set too: their names and types are left to the binary that runs",
         "on the host.\n",
         "*Default*: of the oldest version that the collection knows, then of the versions from which it differs. *Stays*: a live value",
-        "above the guide's is taken for a decision, and kept.\n",
+        "that is larger, or smaller, than the guide's is taken for a decision, and kept. So are both compaction flags where the live",
+        "mode is `revision`, and live `--watch-cache-sizes` with a `#0`.\n",
     ]
     for component in COMPONENTS.values():
         parts += list(_component(component))
@@ -193,7 +194,9 @@ def _component(component: Component) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for flag in component.flags:
         if flag.guide is not None:
-            stays = "yes" if flag.larger_is_on_purpose else ""
+            stays = " or ".join(
+                word for word, kept in (("larger", flag.larger_is_on_purpose), ("smaller", flag.smaller_is_on_purpose)) if kept
+            )
             yield _row([f"`--{flag.name}`", f"`{flag.guide}`", defaults_of(flag), allowed(flag), stays, flag.note])
     yield f"\nRequests and limits, over which `{component.role}_resources` wins:\n"
     yield "| Resource | The guide |"

@@ -78,6 +78,7 @@ _ETCD_FLAGS = (
         "1h",
         minimum=0,
         defaults=(((3, 4), "0"),),
+        larger_is_on_purpose=True,
         note="kube-apiserver compacts every --etcd-compaction-interval already; the shorter of the two decides",
     ),
     Flag("auto-compaction-mode", "string", "periodic", choices=("periodic", "revision"), defaults=(((3, 4), "periodic"),)),
@@ -111,7 +112,7 @@ _APISERVER_FLAGS = (
     Flag(
         "request-timeout", "duration", "300s", minimum=1, defaults=(((1, 20), "1m0s"),), larger_is_on_purpose=True,
     ),
-    Flag("min-request-timeout", "seconds", "1800", minimum=1, defaults=(((1, 20), "1800"),)),
+    Flag("min-request-timeout", "seconds", "1800", minimum=1, defaults=(((1, 20), "1800"),), larger_is_on_purpose=True),
     Flag("etcd-compaction-interval", "duration", "300s", minimum=0, defaults=(((1, 20), "5m0s"),)),
     Flag("etcd-count-metric-poll-period", "duration", "60s", minimum=0, defaults=(((1, 20), "1m0s"),)),
     Flag(
@@ -125,10 +126,12 @@ _APISERVER_FLAGS = (
     Flag("enable-priority-and-fairness", "bool", "true", defaults=(((1, 20), "true"),)),
     Flag(
         "authentication-token-webhook-cache-ttl", "duration", "300s", minimum=0, defaults=(((1, 20), "2m0s"),),
+        smaller_is_on_purpose=True,
         note="acts only where a token webhook is configured; a revoked token stays valid this long",
     ),
     Flag(
         "authorization-webhook-cache-authorized-ttl", "duration", "300s", minimum=0, defaults=(((1, 20), "5m0s"),),
+        smaller_is_on_purpose=True,
         note="acts only where an authorization webhook is configured",
     ),
     # The collection's own (G31): without it each later change waits 30 s for watches that never end.

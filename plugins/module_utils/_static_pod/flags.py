@@ -79,6 +79,7 @@ class Flag:
         choices: the allowed texts, where only some are.
         defaults: (since version, default) pairs in rising order; the last one that is not newer applies.
         larger_is_on_purpose: a live value above the profile's stays.
+        smaller_is_on_purpose: a live value below the profile's stays.
         note: why the value has no effect, or what to know of it; said in the report.
         no_effect: `note` explains that current versions ignore the value.
     """
@@ -91,6 +92,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     defaults: tuple[tuple[tuple[int, ...], str], ...] = ()
     larger_is_on_purpose: bool = False
+    smaller_is_on_purpose: bool = False
     note: str = ""
     no_effect: bool = False
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From what is wanted and what is there to what a static pod shall become: a three-way merge of single settings.
 
-For each setting an explicit variable wins; then a live value that is larger on purpose stays; then the profile.
+For each setting an explicit variable wins; then a live value that is there on purpose stays; then the profile.
 What was applied last is remembered with what was there before, so that a setting which is no longer wanted goes
 back, and an edit by hand shows as drift.
 """
@@ -166,13 +166,28 @@ def plan(
 ) -> Plan:
     """Merge what is wanted into what is there. ``live`` is not changed."""
     result = Plan(component, Manifest(live.pod, component.name), memory)
+    meant = _meant(live, wanted)
     for key in [*wanted, *(key for key in memory.settings if key not in wanted)]:
-        _decide(result, key, wanted.get(key), memory.settings.get(key), version)
+        _decide(result, key, wanted.get(key), memory.settings.get(key), version, meant.get(key, ""))
     return result
 
 
+def _meant(live: Manifest, wanted: Mapping[str, Wish]) -> dict[str, str]:
+    """Settings whose live value the profile must not replace, whatever its size, and why."""
+    found = {}
+    flags = live.flags()
+    mode = wanted.get("--auto-compaction-mode")
+    chosen = mode.values if mode and mode.explicit else None
+    if flags.get("auto-compaction-mode") == ["revision"] and chosen in (None, ["revision"]):
+        for key in ("--auto-compaction-mode", "--auto-compaction-retention"):
+            found[key] = "this cluster compacts by revisions, not by time: the profile leaves both compaction flags alone"
+    if any(size.endswith("#0") for value in flags.get("watch-cache-sizes", []) for size in value.split(",")):
+        found["--watch-cache-sizes"] = "#0 turns a watch cache off, the only size that still means something"
+    return found
+
+
 def _decide(
-    result: Plan, key: str, wish: Wish | None, remembered: Mapping[str, Any] | None, version: tuple[int, ...]
+    result: Plan, key: str, wish: Wish | None, remembered: Mapping[str, Any] | None, version: tuple[int, ...], meant: str
 ) -> None:
     live = read(result.manifest, key)
     flag = result.component.flag(key[2:]) if key.startswith("--") else None
@@ -188,8 +203,9 @@ def _decide(
             _restore(result, key, live, remembered["original"])
         return
     target = wish.values
-    if not wish.explicit and _larger_on_purpose(flag, key, live, target) and (remembered is None or drifted):
-        result.say(key, "kept", live, reason=f"larger than the profile's {text(target)}")
+    meant = meant or _on_purpose(flag, live, target)
+    if meant and not wish.explicit and (remembered is None or drifted):
+        result.say(key, "kept", live, reason=meant)
         if remembered:
             result.settings[key] = dict(remembered)
         return
@@ -251,15 +267,20 @@ def _same(flag: Flag | None, one: Sequence[str] | None, other: Sequence[str] | N
     return all(flag.same(left, right) for left, right in zip(one, other))
 
 
-def _larger_on_purpose(flag: Flag | None, key: str, live: list[str] | None, target: list[str]) -> bool:
+def _on_purpose(flag: Flag | None, live: list[str] | None, target: list[str]) -> str:
+    """Why a live value stays for its size; empty where it does not. A larger resource always does."""
     if live is None or len(live) != 1:
-        return False
+        return ""
+    parse = flag.parse if flag else quantity
     try:
-        if flag is None:
-            return quantity(live[0]) > quantity(target[0])
-        return flag.larger_is_on_purpose and bool(flag.parse(live[0]) > flag.parse(target[0]))
+        ours, theirs = parse(target[0]), parse(live[0])
     except BadValue:
-        return False
+        return ""
+    if (flag is None or flag.larger_is_on_purpose) and theirs > ours:
+        return f"larger than the profile's {text(target)}"
+    if flag and flag.smaller_is_on_purpose and theirs < ours:
+        return f"smaller than the profile's {text(target)}, which is stricter"
+    return ""
 
 
 def _wrong_flag(component: Component, flag: Flag, values: list[str] | None) -> list[str]:

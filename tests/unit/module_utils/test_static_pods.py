@@ -99,6 +99,51 @@ def test_a_larger_live_value_stays(host) -> None:
     assert (line["verdict"], line["value"], line["previous"]) == ("changed", "800", "5000")
 
 
+@pytest.mark.parametrize(
+    ("component", "live", "kept"),
+    [
+        (ETCD, ["auto-compaction-retention=8h"], {"auto-compaction-retention": "larger than the profile's 1h"}),
+        (ETCD, ["auto-compaction-retention=10m"], {}),
+        (
+            ETCD,
+            ["auto-compaction-mode=revision", "auto-compaction-retention=1"],
+            {"auto-compaction-mode": "compacts by revisions", "auto-compaction-retention": "compacts by revisions"},
+        ),
+        (
+            ETCD,
+            ["auto-compaction-mode=revision"],
+            {"auto-compaction-mode": "compacts by revisions", "auto-compaction-retention": "compacts by revisions"},
+        ),
+        (API, ["min-request-timeout=3600"], {"min-request-timeout": "larger than the profile's 1800"}),
+        (API, ["authentication-token-webhook-cache-ttl=10s"], {"authentication-token-webhook-cache-ttl": "stricter"}),
+        (API, ["authentication-token-webhook-cache-ttl=10m"], {}),
+        (API, ["authorization-webhook-cache-authorized-ttl=0s"], {"authorization-webhook-cache-authorized-ttl": "stricter"}),
+        (API, ["watch-cache-sizes=pods#10,events#0"], {"watch-cache-sizes": "turns a watch cache off"}),
+        (API, ["watch-cache-sizes=pods#100"], {}),
+    ],
+)
+def test_a_live_value_on_purpose_stays(host, component: str, live: list[str], kept: dict[str, str]) -> None:
+    words = "".join(f"    - --{flag}\n" for flag in live)
+    edit(host, component, f"    - {component}\n", f"    - {component}\n{words}")
+    plan = planned(host, {component: Request()})
+    assert plan.problems == []
+    reasons = {line["item"]: line["reason"] for line in plan.report if line["verdict"] == "kept"}
+    assert set(reasons) == {f"{component} --{flag}" for flag in kept}
+    assert all(text in reasons[f"{component} --{flag}"] for flag, text in kept.items())
+    for flag in kept:
+        assert planned(host).live[component].manifest.flags().get(flag) == plan.plans[component].manifest.flags().get(flag)
+
+
+def test_an_explicit_compaction_mode_wins_over_a_live_one(host) -> None:
+    edit(host, ETCD, "    - etcd\n", "    - etcd\n    - --auto-compaction-mode=revision\n    - --auto-compaction-retention=1000\n")
+    plan = planned(host, {ETCD: Request(flags={"auto-compaction-mode": "periodic", "auto-compaction-retention": "30m"})})
+    flags = plan.plans[ETCD].manifest.flags()
+    assert (flags["auto-compaction-mode"], flags["auto-compaction-retention"]) == (["periodic"], ["30m"])
+    plan = planned(host, {ETCD: Request(flags={"auto-compaction-mode": "revision"})})
+    assert plan.problems == []
+    assert plan.plans[ETCD].manifest.flags()["auto-compaction-retention"] == ["1000"]
+
+
 def edit(host, component: str, before: str, after: str) -> None:
     """What a person or an upgrade does to a live manifest, and the process that comes of it."""
     text = host.facts["manifests"][f"{component}.yaml"]["text"]
