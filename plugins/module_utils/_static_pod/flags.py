@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
@@ -45,6 +46,12 @@ def _retention(text: str) -> float:
     return int(text) * 3600.0 if text.isdigit() else duration_seconds(text)
 
 
+def _number(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise BadValue("a number is needed")
+    return float(text)
+
+
 def _cache_sizes(text: str) -> str:
     """kube-apiserver's watch-cache-sizes: none, or resource#size each."""
     if text and not all(re.fullmatch(r"[^#]+#\d+", part) for part in text.split(",")):
@@ -61,7 +68,7 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
     "seconds": _whole_number,
     "duration": duration_seconds,
     "retention": _retention,
-    "number": float,
+    "number": _number,
     "cache sizes": _cache_sizes,
     "string": str,
 }
@@ -102,7 +109,7 @@ class Flag:
             value = TYPES[self.type](text)
         except BadValue:
             raise
-        except ValueError as exc:
+        except (ValueError, OverflowError) as exc:
             raise BadValue(f"a value of type {self.type} is needed") from exc
         if self.choices and text not in self.choices:
             raise BadValue("one of " + ", ".join(self.choices) + " is needed")
@@ -125,17 +132,27 @@ class Flag:
             return True
         try:
             return bool(TYPES[self.type](one) == TYPES[self.type](other))
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
 
 
-def text_of(value: Any) -> str:
-    """A value from YAML as a flag's text: true and false in lower case, lists joined by commas."""
+def texts_of(value: Any) -> list[str]:
+    """A flag's texts from YAML: one value, or a list of them for a flag that is repeated; raises `BadValue`."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise BadValue("a value or a list of them is needed; null takes the flag out of the profile")
+    return [_text_of(each) for each in values]
+
+
+def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return ",".join(text_of(item) for item in value)
-    return str(value)
+    if not isinstance(value, (str, int, float)):
+        raise BadValue("text, a number, true or false is needed, or a list of these for a flag that is repeated")
+    text = str(value)
+    if not text.isprintable():
+        raise BadValue("text without control characters is needed")
+    return text
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -10,15 +10,15 @@ back, and an edit by hand shows as drift.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
 from .. import _report
 from .catalogue import Component
-from .flags import BadValue, Flag, text_of
+from .flags import BadValue, Flag, texts_of
 from .manifest import RESOURCES, Manifest
 from .resources import quantity
-
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def wishes(
     Args:
         profile: ``guide`` or ``upstream`` (nothing from the profile).
         flags: the explicit flags; null takes a flag out of the profile, a list repeats it.
-        resources: ``requests`` and ``limits``, each a mapping over the profile, or ``none``.
+        resources: ``requests`` and ``limits``, each a mapping over the profile, or ``none``; null takes one out of it.
         refused: flags of the profile which the target's binary turned down: they are not asked for.
     """
     found: dict[str, Wish] = {}
@@ -138,27 +138,47 @@ def wishes(
                 found[f"--{flag.name}"] = Wish([flag.guide], explicit=False)
         for key, value in component.guide_resources.items():
             found[key] = Wish([value], explicit=False)
+    return {**found, **_flag_wishes(component, flags, wrong), **_resource_wishes(component, resources, wrong)}, wrong
+
+
+def _flag_wishes(component: Component, flags: Any, wrong: list[str]) -> dict[str, Wish]:
+    if not isinstance(flags, Mapping):
+        wrong.append(f"{component.role}_flags: {flags!r} is not allowed, a mapping of flags to values is needed")
+        return {}
+    found = {}
     for name, value in flags.items():
-        known = component.flag(str(name))
-        values = None if value is None else [text_of(each) for each in (value if isinstance(value, list) else [value])]
-        wrong += _wrong_flag(component, known, values)
-        found[f"--{name}"] = Wish(values, explicit=True)
-    for kind in ("requests", "limits"):
-        amounts = resources.get(kind)
-        if amounts == "none":
-            for key in RESOURCES:
-                if key.startswith(kind):
-                    found[key] = Wish(None, explicit=True)
+        problem = _wrong_name(component, name)
+        if problem:
+            wrong.append(problem)
             continue
-        for name, value in (amounts or {}).items():
-            key = f"{kind}.{name}"
-            if key not in RESOURCES:
-                wrong.append(f"{item(component, key)}: only {', '.join(RESOURCES)} can be set")
-                continue
-            if value is not None:
-                wrong += _wrong_quantity(component, key, value)
-            found[key] = Wish(None if value is None else [str(value)], explicit=True)
-    return found, wrong
+        try:
+            values = None if value is None else texts_of(value)
+        except BadValue as exc:
+            wrong.append(f"{component.name} --{name}: {value!r} is not allowed, {exc}")
+            continue
+        wrong += _wrong_values(component, component.flag(name), values or [])
+        found[f"--{name}"] = Wish(values, explicit=True)
+    return found
+
+
+def _resource_wishes(component: Component, resources: Any, wrong: list[str]) -> dict[str, Wish]:
+    if not isinstance(resources, Mapping):
+        wrong.append(f"{component.role}_resources: {resources!r} is not allowed, a mapping of requests and limits is needed")
+        return {}
+    found = {}
+    for kind, amounts in resources.items():
+        if kind not in ("requests", "limits"):
+            wrong.append(f"{component.role}_resources: {kind!r} is not allowed, only requests and limits can be set")
+        elif amounts == "none":
+            found.update({key: Wish(None, explicit=True) for key in RESOURCES if key.startswith(kind)})
+        elif isinstance(amounts, Mapping):
+            for name, value in amounts.items():
+                key = f"{kind}.{name}"
+                wrong += _wrong_resource(component, key, value)
+                found[key] = Wish(None if value is None else [str(value)], explicit=True)
+        else:
+            wrong.append(f"{item(component, kind)}: {amounts!r} is not allowed, a mapping of cpu and memory or none is needed")
+    return found
 
 
 def plan(
@@ -283,25 +303,36 @@ def _on_purpose(flag: Flag | None, live: list[str] | None, target: list[str]) ->
     return ""
 
 
-def _wrong_flag(component: Component, flag: Flag, values: list[str] | None) -> list[str]:
-    where = f"{component.name} --{flag.name}"
-    if not flag.name or flag.name.startswith("-") or "=" in flag.name or " " in flag.name:
-        return [f"{component.name} flag {flag.name!r}: the name is needed without dashes and value, such as max-wals"]
-    if flag.name in component.identity:
-        return [
-            f"{where}: identity, listeners, certificates and paths of a running member are not tuning and are never "
-            f"touched in merge mode; remove it from {component.role}_flags"
-        ]
+def _wrong_name(component: Component, name: Any) -> str:
+    # kube-apiserver takes an underscore for a dash: with one, an identity flag would pass under another name.
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+        return (
+            f"{component.name} flag {name!r}: the name is needed as the program's help shows it, without dashes and value, "
+            "such as max-wals"
+        )
+    if name in component.identity:
+        return (
+            f"{component.name} --{name}: identity, listeners, certificates and paths of a running member are not tuning and "
+            f"are never touched in merge mode; remove it from {component.role}_flags"
+        )
+    return ""
+
+
+def _wrong_values(component: Component, flag: Flag, values: Sequence[str]) -> list[str]:
     wrong = []
-    for value in values or []:
+    for value in values:
         try:
             flag.parse(value)
         except BadValue as exc:
-            wrong.append(f"{where}: {value!r} is not allowed, {exc}")
+            wrong.append(f"{component.name} --{flag.name}: {value!r} is not allowed, {exc}")
     return wrong
 
 
-def _wrong_quantity(component: Component, key: str, value: Any) -> list[str]:
+def _wrong_resource(component: Component, key: str, value: Any) -> list[str]:
+    if key not in RESOURCES:
+        return [f"{item(component, key)}: only {', '.join(RESOURCES)} can be set"]
+    if value is None:
+        return []
     try:
         quantity(value)
     except BadValue as exc:

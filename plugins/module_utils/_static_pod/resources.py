@@ -15,7 +15,10 @@ from typing import Any, Iterable, Mapping
 
 from .flags import BadValue
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
+#: Bounded: 1e999999999 would take all memory to hold.
+_QUANTITY = re.compile(
+    r"([0-9]{1,19}(?:\.[0-9]{0,19})?|\.[0-9]{1,19})(?:[eE]([+-]?[0-9]{1,2}))?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?"
+)
 _FACTOR = {
     None: Fraction(1), "m": Fraction(1, 1000),
     "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12), "P": Fraction(10**15),

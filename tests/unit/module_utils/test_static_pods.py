@@ -329,6 +329,22 @@ def test_a_request_above_the_limit(host) -> None:
         (ETCD, Request(flags={"--max-wals": 5}), "without dashes"),
         (ETCD, Request(resources={"requests": {"cpu": "lots"}}), "'lots' is not allowed, a Kubernetes quantity"),
         (ETCD, Request(resources={"requests": {"gpu": "1"}}), "only requests.cpu"),
+        (ETCD, Request(resources=["limits"]), "etcd_static_pod_resources: ['limits'] is not allowed, a mapping of requests"),
+        (ETCD, Request(resources={"limit": {"cpu": "1"}}), "etcd_static_pod_resources: 'limit' is not allowed"),
+        (ETCD, Request(resources={"limits": None}), "etcd limits: None is not allowed, a mapping of cpu and memory or none"),
+        (ETCD, Request(resources={"limits": "None"}), "etcd limits: 'None' is not allowed"),
+        (ETCD, Request(resources={"limits": ["cpu"]}), "etcd limits: ['cpu'] is not allowed"),
+        (ETCD, Request(resources={"limits": {"cpu": {"a": 1}}}), "etcd limits.cpu: {'a': 1} is not allowed"),
+        (ETCD, Request(resources={"limits": {"cpu": "1e999999999"}}), "a Kubernetes quantity is needed"),
+        (ETCD, Request(flags=["max-wals"]), "etcd_static_pod_flags: ['max-wals'] is not allowed, a mapping"),
+        (ETCD, Request(flags={"max-wals": []}), "etcd --max-wals: [] is not allowed, a value or a list of them"),
+        (ETCD, Request(flags={"max-wals": [5, None]}), "etcd --max-wals: [5, None] is not allowed, text, a number"),
+        (ETCD, Request(flags={"max-wals": {"a": 1}}), "etcd --max-wals: {'a': 1} is not allowed, text, a number"),
+        (ETCD, Request(flags={"log-level": "in\0fo"}), "etcd --log-level: 'in\\x00fo' is not allowed, text without control"),
+        (ETCD, Request(flags={True: 1}), "etcd flag True: the name is needed"),
+        (API, Request(flags={"etcd_servers": "x"}), "kube-apiserver flag 'etcd_servers': the name is needed"),
+        (API, Request(flags={"goaway-chance": ".nan"}), "a value of type number"),
+        (API, Request(flags={"goaway-chance": float("nan")}), "a number is needed"),
         (API, Request(flags={"goaway-chance": 0.5}), "at most 0.02"),
         (API, Request(flags={"watch-cache-sizes": "pods"}), "resource#size is needed"),
         (API, Request(flags={"watch-cache-sizes": "pods#10,"}), "resource#size is needed"),
@@ -498,6 +514,32 @@ FLAGS = st.fixed_dictionaries(
         "log-level": st.sampled_from(["info", "debug"]),
     },
 )
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.from_regex(r"\A[0-9.]{1,400}[a-zA-Z]{0,2}\Z"))
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(SCALARS, inner, max_size=3)), max_leaves=6
+)
+
+
+def mostly(known: list[str]) -> Any:
+    """Known keys with whatever below them, or whatever else."""
+    return st.one_of(st.dictionaries(st.sampled_from(known), ANYTHING, max_size=4), ANYTHING)
+
+
+@given(data=st.data(), component=st.sampled_from([ETCD, API]))
+def test_whatever_the_variables_hold_there_is_a_plan_or_a_named_problem(data: Any, component: str) -> None:
+    flags = data.draw(mostly([flag.name for flag in COMPONENTS[component].flags]))
+    quantities = st.dictionaries(st.sampled_from(["cpu", "memory"]), SCALARS)
+    resources = data.draw(st.one_of(st.dictionaries(st.sampled_from(["requests", "limits"]), quantities), ANYTHING))
+    requests = {component: Request(flags=flags, resources=resources)}
+    host = Host()
+    plan = planned(host, requests)
+    assert all(component in problem or COMPONENTS[component].role in problem for problem in plan.problems)
+    if not plan.problems:
+        order = _static_pods.make_order(plan, requests, host.facts, "run")
+        part = order and (order.etcd if component == ETCD else order.kube_apiserver)
+        assert part is None or yaml.safe_load(part.new) == plan.plans[component].manifest.pod
 
 
 @given(first=FLAGS, second=FLAGS, profile=st.sampled_from(["guide", "upstream"]))
