@@ -24,6 +24,8 @@ INFO = "kubetune.control_plane.static_pods_info"
 WINDOW = "kubetune.control_plane.node_window"
 #: A window ends by itself (`_node_window.window`); this is only how long nobody hears of it.
 SILENCE = 900
+#: Seconds that its unit may need to be started again: after a reboot it waits for the kubelet.
+IDLE = 60
 #: Seconds before a lost host is asked again.
 LOST_PAUSE = 5
 
@@ -76,7 +78,7 @@ class ActionModule(ActionBase):
         return result
 
     def _change(self, requests: dict[str, Request], apply: bool, run_id: str) -> dict[str, Any]:
-        facts = self._facts(mend=apply and not self._task.check_mode)
+        facts = self._facts()
         plan, requests = self._plan(requests, facts)
         order = _static_pods.make_order(plan, requests, facts, run_id)
         cluster = facts["cluster"] or {}
@@ -98,15 +100,14 @@ class ActionModule(ActionBase):
 
     # --- discover and plan ------------------------------------------------------------------------------------
 
-    def _facts(self, mend: bool) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
+        """What is on the host, after a window that is open there or was cut off has come to its end."""
         facts = self._module(INFO)["facts"]
         unfinished = facts["unfinished"]
-        if unfinished and not mend:
-            raise KubetuneError(
-                "a node window was cut off on this host and is not finished: 'systemctl start kubetune-window' ends it"
-            )
+        if unfinished and self._task.check_mode:
+            raise KubetuneError("a node window is open on this host or was cut off: a run without check mode ends it first")
         if unfinished:
-            display.display(f"{self._host}: a node window was cut off; it is ended first")
+            display.display(f"{self._host}: a node window is open or was cut off; it is ended first")
             self._module(WINDOW, operation="resume")
             self._follow(unfinished["id"])
             facts = self._module(INFO)["facts"]
@@ -162,7 +163,7 @@ class ActionModule(ActionBase):
 
     def _follow(self, window_id: str) -> dict[str, Any]:
         events: list[dict[str, Any]] = []
-        heard = time.monotonic()
+        heard = running = time.monotonic()
         while time.monotonic() - heard < SILENCE:
             try:
                 news = self._module(WINDOW, operation="follow", id=window_id, seen=len(events))
@@ -172,6 +173,13 @@ class ActionModule(ActionBase):
                 continue
             if news["events"]:
                 heard = time.monotonic()
+            if news["running"]:
+                running = time.monotonic()
+            elif not news["result"] and time.monotonic() - running > IDLE:
+                raise KubetuneError(
+                    f"node window {window_id} ended without a result: see 'journalctl -u kubetune-window' and "
+                    "/var/lib/kubetune/window on the host; another run takes it up again"
+                )
             for event in news["events"]:
                 self._show(event, (events or news["events"])[0]["time"])
             events += news["events"]

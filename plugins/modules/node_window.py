@@ -30,7 +30,7 @@ options:
       - V(judge) runs each program with its flags and C(--version).
       - V(start) puts the order down and starts the unit, V(resume) starts the unit for an order that was cut off.
       - V(follow) waits up to O(wait) seconds for news of window O(id).
-      - V(forget) removes the unit where nothing is tuned any more.
+      - V(forget) drops what is remembered of O(components), and removes the unit where nothing is tuned any more.
     type: str
     required: true
     choices: [judge, start, resume, follow, forget]
@@ -41,6 +41,12 @@ options:
   order:
     description: The order, as the package C(_node_window) defines it.
     type: dict
+  components:
+    description: Components which are as they were before the collection.
+    type: list
+    elements: str
+    choices: [etcd, kube-apiserver]
+    default: []
   program:
     description: The collection's program on the host, installed by M(kubetune.control_plane.program).
     type: path
@@ -85,6 +91,10 @@ events:
   type: list
   elements: dict
   sample: [{"time": 1789000000.1, "step": "api_out", "state": "done", "text": ""}]
+running:
+  description: Whether the unit runs, or is about to.
+  returned: O(operation=follow)
+  type: bool
 result:
   description: C(outcome), C(message), C(log), C(seconds) and C(snapshot); empty while the window is open.
   returned: O(operation=follow)
@@ -100,7 +110,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, judge
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import read_memory, read_unfinished
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import memory_path, read_memory, read_unfinished
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import unit
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
@@ -119,16 +129,17 @@ def _judge(programs: dict) -> dict:
 
 
 def _start(order: dict, program: str) -> dict:
-    if read_unfinished():
-        raise KubetuneError("a node window is open on this host already: wait for kubetune-window.service to end")
+    """The unit first: once the order is there, a reboot has to find somebody who carries it through."""
+    unit.install(sys.executable, program)
     Journal().begin(Order.from_dict(order))
-    unit.start(sys.executable, program)
+    unit.start()
     return {"changed": True}
 
 
 def _resume(program: str) -> dict:
     if not unit.active():
-        unit.start(sys.executable, program)
+        unit.install(sys.executable, program)
+        unit.start()
     return {"changed": True}
 
 
@@ -136,24 +147,26 @@ def _follow(window_id: str, seen: int, wait: float) -> dict:
     """Return at the first news after a moment, so that several steps make one message."""
     end = time.monotonic() + wait
     while True:
-        idle = not unit.active()
+        running = unit.active()
         events, result = follow(window_id, seen)
-        if result is None and idle:
-            raise KubetuneError(
-                f"{unit.NAME} ended without a result: see 'journalctl -u {unit.NAME}' and /var/lib/kubetune/window on the host"
-            )
         if result is not None or events or time.monotonic() > end:
-            return {"events": events, "result": result or {}}
+            return {"events": events, "result": result or {}, "running": running}
         time.sleep(0.5)
 
 
-def _forget(check_mode: bool) -> dict:
+def _forget(components: list, check_mode: bool) -> dict:
+    """Drop what is remembered of components that are as they were before; the unit goes with the last of them."""
     if read_unfinished():
         raise KubetuneError("a node window is open on this host: its unit stays until it has ended")
-    if any(read_memory(component) for component in COMPONENTS):
-        return {"forgotten": False}
-    gone = unit.PATH.exists() if check_mode else unit.remove()
-    return {"changed": gone, "forgotten": gone}
+    remembered = [component for component in COMPONENTS if read_memory(component)]
+    dropped = [component for component in remembered if component in components]
+    if not check_mode:
+        for component in dropped:
+            memory_path(component).unlink()
+    gone = False
+    if dropped == remembered:
+        gone = unit.PATH.exists() if check_mode else unit.remove()
+    return {"changed": gone or bool(dropped), "forgotten": gone}
 
 
 def main() -> None:
@@ -161,7 +174,9 @@ def main() -> None:
         argument_spec={
             "operation": {"type": "str", "required": True, "choices": ["judge", "start", "resume", "follow", "forget"]},
             "judge": {"type": "dict", "default": {}},
-            "order": {"type": "dict"},
+            # Manifests may hold secrets, such as a proxy's password: they are not for the system's log.
+            "order": {"type": "dict", "no_log": True},
+            "components": {"type": "list", "elements": "str", "default": [], "choices": list(COMPONENTS)},
             "program": {"type": "path", "default": "/usr/local/lib/kubetune/kubetune.pyz"},
             "id": {"type": "str"},
             "seen": {"type": "int", "default": 0},
@@ -179,7 +194,7 @@ def main() -> None:
         elif given["operation"] == "resume":
             result = _resume(given["program"])
         elif given["operation"] == "forget":
-            result = _forget(module.check_mode)
+            result = _forget(given["components"], module.check_mode)
         else:
             result = _follow(given["id"], given["seen"], given["wait"])
     except KubetuneError as exc:

@@ -119,8 +119,16 @@ def node_name() -> str | None:
     except OSError:
         return None
     found = re.search(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
-    name = re.search(rb"system:node:([a-z0-9.-]+)", ssl.PEM_cert_to_DER_cert(found.group(0))) if found else None
-    return name.group(1).decode() if name else None
+    return common_name_of_node(ssl.PEM_cert_to_DER_cert(found.group(0))) if found else None
+
+
+def common_name_of_node(der: bytes) -> str | None:
+    """NAME of the subject CN system:node:NAME. In DER the byte before a string is its length (below 128 here)."""
+    prefix = b"system:node:"
+    start = der.find(prefix)
+    if start < 1:
+        return None
+    return der[start + len(prefix) : start + der[start - 1]].decode()
 
 
 def container_root(process: Process | None) -> Path:

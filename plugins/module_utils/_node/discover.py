@@ -48,11 +48,14 @@ def discover() -> dict[str, Any]:
     """Facts of this host as plain data.
 
     ``manifests`` holds the text of every file that the kubelet takes for a static pod. ``processes`` holds, per
-    component, each running process of that program; which one belongs to the manifest is decided by who parsed it.
+    component, each running process of that program in a static pod; which one belongs to the manifest is decided by
+    who parsed it.
     """
     directory = manifests_directory()
     manifests = _manifests(directory)
-    running = {name: processes.find(name, {}) for name in (ETCD, KUBE_APISERVER)}
+    running = {
+        name: [each for each in processes.find(name, {}) if processes.of_static_pod(each, name)] for name in (ETCD, KUBE_APISERVER)
+    }
     return {
         "host": socket.gethostname(),
         "distribution": distribution(),

@@ -68,6 +68,19 @@ def read(pid: int, proc: Path = Path("/proc")) -> Process | None:
     return Process(pid, int(stat[19]), tuple(word.decode(errors="surrogateescape") for word in words))
 
 
+def of_static_pod(process: Process, component: str, proc: Path = Path("/proc"), logs: Path = Path("/var/log/pods")) -> bool:
+    """Whether a process runs in the kube-system pod of that name, by its cgroup and the kubelet's log directories.
+
+    A command line can be forged by anybody who may start a process on the host; these two belong to the kubelet.
+    """
+    try:
+        cgroups = (proc / str(process.pid) / "cgroup").read_text()
+    except OSError:
+        return False
+    pods = {uid.replace("_", "-") for uid in re.findall(r"pod([0-9a-f][0-9a-f_-]{31,35})", cgroups)}
+    return any(list(logs.glob(f"kube-system_{component}-*_{uid}")) for uid in pods)
+
+
 def alive(process: Process, proc: Path = Path("/proc")) -> bool:
     """Whether this very process still runs (a reused pid does not count)."""
     now = read(process.pid, proc)

@@ -39,13 +39,17 @@ WantedBy=multi-user.target
 """
 
 
-def start(python: str, program: str) -> None:
-    """Install the unit where it is not there yet, enable it, and start it without waiting for its end."""
+def install(python: str, program: str) -> None:
+    """Put the unit down where it is not there yet, and have it started at each boot."""
     wanted = text(python, program)
     if not PATH.exists() or PATH.read_text() != wanted:
         write_atomically(PATH, wanted.encode(), 0o644)
         _systemctl("daemon-reload")
     _systemctl("enable", "--quiet", NAME)
+
+
+def start() -> None:
+    """Start it without waiting for its end."""
     _systemctl("reset-failed", NAME, check=False)
     _systemctl("start", "--no-block", NAME)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node import certificates, discover, judge, processes, state
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import access, certificates, discover, judge, processes, state
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import api_server, etcd_access
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.processes import Process
 from cryptography import x509
@@ -505,3 +505,45 @@ def test_an_api_server_without_address_or_ca_cannot_be_asked(tmp_path: Path) -> 
         api_server({})
     with pytest.raises(KubetuneError, match=f"cannot use the CA {tmp_path}/ca.crt"):
         api_server({"advertise-address": ["127.0.0.1"], "client-ca-file": [f"{tmp_path}/ca.crt"]})
+
+
+@pytest.mark.parametrize("name", ["cp1", "node-10.example.org", "a" * 63])
+def test_the_node_s_name_ends_where_its_length_says(name: str) -> None:
+    """In DER the subject is followed by a byte that reads as the digit 0."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"), x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"[:64])]
+    )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    assert access.common_name_of_node(der) == name[: 64 - len("system:node:")]
+    assert access.common_name_of_node(b"nothing of the kind") is None
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "log", "is_one"),
+    [
+        ("0::/kubepods.slice/kubepods-pod0123456789abcdef0123456789abcdef.slice/x", "kube-system_etcd-cp1_0123456789abcdef0123456789abcdef", True),
+        ("9:pids:/kubepods/burstable/pod0123456789abcdef0123456789abcdef/x", "kube-system_etcd-cp1_0123456789abcdef0123456789abcdef", True),
+        ("0::/user.slice", "kube-system_etcd-cp1_0123456789abcdef0123456789abcdef", False),
+        ("0::/kubepods/pod0123456789abcdef0123456789abcdef/x", "default_etcd-cp1_0123456789abcdef0123456789abcdef", False),
+        ("0::/kubepods/pod0123456789abcdef0123456789abcdef/x", "kube-system_etcd-cp1_ffffffffffffffffffffffffffffffff", False),
+    ],
+)
+def test_only_the_kubelet_s_own_pod_counts(proc: Proc, tmp_path: Path, cgroup: str, log: str, is_one: bool) -> None:
+    """A command line can be forged; running somebody's program because it calls itself etcd would be a gift to them."""
+    proc.run(7, ETCD_ARGV)
+    (proc.path / "7" / "cgroup").write_text(cgroup + "\n")
+    (process,) = processes.find("etcd", {}, proc.path)
+    (tmp_path / "pods" / log).mkdir(parents=True)
+    assert processes.of_static_pod(process, "etcd", proc.path, tmp_path / "pods") is is_one
