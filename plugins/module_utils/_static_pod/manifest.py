@@ -58,6 +58,10 @@ class Manifest:
         return [*(container.get("command") or []), *(container.get("args") or [])]
 
     @property
+    def image(self) -> str:
+        return str((self.container or {}).get("image", ""))
+
+    @property
     def grace(self) -> int:
         """Seconds that the pod has to leave before it is killed."""
         seconds = self.pod["spec"].get("terminationGracePeriodSeconds")

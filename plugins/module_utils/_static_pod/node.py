@@ -17,7 +17,7 @@ from . import checks, standalone
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
-from .plan import Memory, Plan, plan, wishes
+from .plan import Memory, Plan, plan, text, wishes
 
 #: Days. kubeadm renews certificates at each upgrade; one that ends within a week may end in the middle of a repair.
 CERTIFICATE_MIN_DAYS = 7
@@ -29,7 +29,8 @@ class Request:
 
     Attributes:
         state: ``present`` or ``absent`` (all that was set before goes back).
-        mode: ``merge``, ``standalone``, or ``auto``: merge where there is a manifest, else standalone.
+        mode: ``merge``, ``standalone`` (ours as a whole: rendered for the first start, merged into from then on), or
+            ``auto``: standalone where there is no manifest or it is ours as a whole, else merge.
         profile: ``guide`` or ``upstream``.
         flags, resources: see `plan.wishes`.
         standalone: identity, listeners and paths of a complete manifest; see `standalone`.
@@ -64,13 +65,6 @@ class Live:
     sha256: str
     process: Mapping[str, Any] | None
     memory: Mapping[str, Any] | None
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        if self.process:
-            return version_of(self.process["version"])
-        image = (self.manifest.container or {}).get("image", "") if self.manifest else ""
-        return version_of(image.rpartition(":")[2])
 
     @property
     def peak_rss_bytes(self) -> int | None:
@@ -130,16 +124,11 @@ def plan_node(requests: Mapping[str, Request], facts: Mapping[str, Any], pods: M
 
 def _plan_component(result: NodePlan, component: Component, request: Request) -> None:
     live = result.live[component.name]
-    remembered = live.memory or {}
-    rendered = bool(remembered.get("rendered"))
-    base = live.manifest
-    if request.state == "present" and _renders(request, live, rendered, result.problems):
-        try:
-            base = Manifest(standalone.render(component.name, request.standalone), component.name)
-        except KubetuneError as exc:
-            result.problems.append(str(exc))
-            return
-        rendered = True
+    try:
+        base, rendered = _base(live, request, result.problems)
+    except KubetuneError as exc:
+        result.problems.append(str(exc))
+        return
     if base is None:
         if request.state == "present":
             result.problems.append(
@@ -150,7 +139,7 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     if live.manifest is not None:
         result.problems += _unfit_process(live, request)
     try:
-        version = live.version if live.manifest else version_of(str(request.standalone.get("image", "")).rpartition(":")[2])
+        version = _version(live, base)
     except ValueError as exc:
         result.problems.append(f"{component.name}: the version cannot be told: {exc}")
         return
@@ -160,7 +149,7 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     result.problems += wrong
     if wrong:
         return
-    memory = Memory(remembered.get("settings", {}), rendered)
+    memory = Memory((live.memory or {}).get("settings", {}), rendered)
     planned = plan(component, base, wanted, memory, version)
     for flag, reason in request.refused.items():
         planned.say(f"--{flag}", "refused", component.flag(flag).guide, reason=reason)
@@ -168,17 +157,55 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     result.rendered[component.name] = rendered
 
 
-def _renders(request: Request, live: Live, rendered_before: bool, problems: list[str]) -> bool:
+def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest | None, bool]:
+    """The manifest that the settings are merged into, and whether the whole of it is ours.
+
+    One that is there is always the base: a running member's identity, paths and version are not changed here.
+
+    Raises:
+        KubetuneError: a complete manifest is wanted, and cannot be rendered.
+    """
+    component = live.component
+    remembered = live.memory or {}
+    rendered_before = bool(remembered.get("rendered"))
+    untouched = remembered.get("written_sha256") == live.sha256
+    complete = request.mode == "standalone" or (request.mode == "auto" and bool(request.standalone))
+    if request.state == "absent" or not complete:
+        return live.manifest, rendered_before and untouched
+    if live.manifest is not None and not rendered_before:
+        if request.mode == "standalone":
+            problems.append(
+                f"{component.name}: {component.manifest} is there and was not rendered by this collection: use mode merge, or "
+                "take the manifest away first"
+            )
+        return live.manifest, False
+    rendered = Manifest(standalone.render(component.name, request.standalone), component.name)
     if live.manifest is None:
-        return request.mode in ("auto", "standalone") and bool(request.standalone)
-    if request.mode != "standalone":
-        return rendered_before and bool(request.standalone)
-    if not rendered_before:
-        problems.append(
-            f"{live.component.name}: {live.component.manifest} is there and was not rendered by this collection: use mode "
-            "merge, or take the manifest away first"
+        return rendered, True
+    differences = _differences(component, live.manifest, rendered)
+    # Somebody else has replaced ours, as kubeadm does: merge into theirs.
+    if untouched or request.mode == "standalone":
+        problems += differences
+    return live.manifest, not differences
+
+
+def _differences(component: Component, live: Manifest, rendered: Manifest) -> list[str]:
+    """What a complete manifest must not change of one that is there."""
+    variable = f"{component.role}_standalone"
+    before, after = live.flags(), rendered.flags()
+    found = [
+        f"{component.name} --{name}: {text(before.get(name)) or 'nothing'} is there, and {variable} makes "
+        f"{text(after.get(name)) or 'nothing'} of it: identity, listeners, certificates and paths of a running member are not "
+        "moved here; give what is there"
+        for name in sorted(component.identity)
+        if before.get(name) != after.get(name)
+    ]
+    if live.image != rendered.image:
+        found.append(
+            f"{component.name} image: {live.image} is there, and {variable} says {rendered.image}: an upgrade is another "
+            "operation; give the image that is there, or upgrade the member first"
         )
-    return True
+    return found
 
 
 def _unfit_host(facts: Mapping[str, Any], requests: Mapping[str, Request]) -> list[str]:
@@ -271,7 +298,7 @@ def _relate(
     result.problems += checks.fit(planned, others, facts["allocatable"])
     cluster = facts["cluster"] or {}
     for name, each in result.plans.items():
-        version = _version(result, requests, name)
+        version = _version(result.live[name], each.manifest)
         if name == ETCD:
             result.problems += checks.etcd_version(version, requests[name].allow_unsafe_version)
             result.problems += checks.etcd(each, version, cluster.get("database_bytes"))
@@ -286,11 +313,9 @@ def _relate(
         )
 
 
-def _version(result: NodePlan, requests: Mapping[str, Request], name: str) -> tuple[int, ...]:
-    live = result.live[name]
-    if live.manifest:
-        return live.version
-    return version_of(str(requests[name].standalone["image"]).rpartition(":")[2])
+def _version(live: Live, manifest: Manifest) -> tuple[int, ...]:
+    """Of what will run: the process's own word, as the image stays; before the first start the image's tag."""
+    return version_of(live.process["version"] if live.process else manifest.image.rpartition(":")[2])
 
 
 def _pod_name(pod: Any) -> str:

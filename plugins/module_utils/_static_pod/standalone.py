@@ -20,7 +20,7 @@ def render(component: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest from the role's ``standalone`` variable.
 
     Raises:
-        KubetuneError: something that only the inventory can know is missing.
+        KubetuneError: something that only the inventory can know is missing, or the member could not start alone.
     """
     needed, make = _RENDERERS[component]
     missing = [name for name in needed if not given.get(name)]
@@ -34,6 +34,14 @@ def _etcd(given: Mapping[str, Any]) -> dict[str, Any]:
     address, data_dir = given["advertise_address"], given.get("data_dir") or "/var/lib/etcd"
     pki = (given.get("pki_dir") or "/etc/kubernetes/pki") + "/etcd"
     url = f"https://{_host(address)}"
+    state = given.get("initial_cluster_state") or "new"
+    names = {each.partition("=")[0] for each in str(given["initial_cluster"]).split(",")}
+    if state == "new" and len(names) > 1:
+        raise KubetuneError(
+            f"etcd: initial_cluster names {', '.join(sorted(names))} with initial_cluster_state new: each would wait for the "
+            f"others, and hosts are changed one at a time. Let the first member start alone (initial_cluster: NAME={url}:2380 "
+            "with its own name), then add each other one with 'etcdctl member add' and initial_cluster_state existing"
+        )
     flags = {
         "name": given["name"],
         "data-dir": data_dir,
@@ -42,7 +50,7 @@ def _etcd(given: Mapping[str, Any]) -> dict[str, Any]:
         "listen-peer-urls": f"{url}:2380",
         "initial-advertise-peer-urls": f"{url}:2380",
         "initial-cluster": given["initial_cluster"],
-        "initial-cluster-state": given.get("initial_cluster_state") or "new",
+        "initial-cluster-state": state,
         "listen-metrics-urls": "http://127.0.0.1:2381",
         "cert-file": f"{pki}/server.crt",
         "key-file": f"{pki}/server.key",

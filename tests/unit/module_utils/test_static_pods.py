@@ -492,6 +492,68 @@ def _first(host) -> None:
         host.facts["memory"][name] = part.memory
 
 
+def standalone(mode: str = "auto", **changes: str) -> dict[str, Request]:
+    return {ETCD: Request(mode=mode, standalone={**STANDALONE[ETCD].standalone, **changes}, allow_downtime=True)}
+
+
+@pytest.fixture
+def member(host) -> Any:
+    """A host whose manifests are ours as a whole."""
+    bare(host)
+    _first(host)
+    host.facts["cluster"] = {"name": "n1", "problems": [], "members": ["n1"], "leader": "n1", "database_bytes": 1, "endpoints": []}
+    return host
+
+
+@pytest.mark.parametrize("mode", ["auto", "standalone"])
+def test_a_second_standalone_run_merges_into_what_is_there(member, mode: str) -> None:
+    lines = planned(member, standalone(mode)).report
+    assert lines and {line["verdict"] for line in lines} <= {"already_right", "version_default", "warning"}
+    edit(member, ETCD, "    - --name=n1", "    - --name=n1\n    - --log-level=debug")
+    order = apply(member, {ETCD: Request(**{**vars(standalone(mode)[ETCD]), "flags": {"max-wals": 9}})})
+    assert "--log-level=debug" in order.etcd.argv and order.etcd.memory["rendered"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "standalone"])
+def test_a_running_member_is_not_moved_or_upgraded(member, mode: str) -> None:
+    problems = planned(member, standalone(mode, data_dir="/srv/etcd", wal_dir="/srv/wal", image="x/etcd:3.5.1-0")).problems
+    assert len(problems) == 3
+    assert "etcd --data-dir: /var/lib/etcd is there, and etcd_static_pod_standalone makes /srv/etcd of it" in problems[0]
+    assert "etcd --wal-dir: nothing is there" in problems[1]
+    assert "etcd image: registry.k8s.io/etcd:3.6.8-0 is there, and etcd_static_pod_standalone says x/etcd:3.5.1-0" in problems[2]
+
+
+def test_a_manifest_which_replaced_ours_is_not_ours(member) -> None:
+    edit(member, ETCD, "--listen-metrics-urls=http://127.0.0.1:2381", "--listen-metrics-urls=http://10.0.0.9:2381")
+    assert "etcd --listen-metrics-urls" in planned(member, standalone("standalone")).problems[0]
+    for want in (standalone(), {ETCD: Request(allow_downtime=True)}):
+        want = {ETCD: Request(**{**vars(want[ETCD]), "flags": {"max-wals": 9}})}
+        plan = planned(member, want)
+        assert plan.problems == []
+        assert plan.plans[ETCD].manifest.flags()["listen-metrics-urls"] == ["http://10.0.0.9:2381"]
+        assert plan.rendered == {ETCD: False}
+    apply(member, want)
+    absent = {ETCD: Request(state="absent", allow_downtime=True)}
+    assert _static_pods.make_order(planned(member, absent), absent, member.facts, "run").etcd.new is not None
+
+
+def test_the_first_start_looks_at_the_version_of_the_image(host) -> None:
+    bare(host)
+    assert "etcd 3.5.1 can corrupt data" in planned(host, standalone(image="x/etcd:3.5.1-0")).problems[0]
+    assert "the version cannot be told" in planned(host, standalone(image="x/etcd:latest")).problems[0]
+
+
+@pytest.mark.parametrize("state", [{}, {"initial_cluster_state": "new"}])
+def test_a_new_cluster_starts_with_one_member(host, state: dict[str, str]) -> None:
+    bare(host)
+    three = "n1=https://10.0.0.9:2380,n2=https://10.0.0.8:2380,n3=https://10.0.0.7:2380"
+    problems = planned(host, standalone(initial_cluster=three, **state)).problems
+    assert len(problems) == 1
+    assert "initial_cluster names n1, n2, n3 with initial_cluster_state new" in problems[0]
+    assert "etcdctl member add" in problems[0]
+    assert planned(host, standalone(initial_cluster=three, initial_cluster_state="existing")).problems == []
+
+
 def test_standalone_says_what_it_lacks(host) -> None:
     bare(host)
     problems = planned(host, {ETCD: Request(standalone={"name": "n1"})}).problems
