@@ -14,6 +14,8 @@ from .client import Client, EtcdError, Member, Status, Unreachable
 #: A member that has applied this many entries less than the newest one is not caught up. etcd itself turns
 #: requests away beyond 5000 (server/etcdserver/v3_server.go, maxGapBetweenApplyAndCommitIndex, 3.6).
 MAX_LAG_ENTRIES = 1000
+#: Alarms, as a member's status names them. Each is the whole cluster's, and every member reports it.
+ALARMS = ("NOSPACE", "CORRUPT")
 
 
 @dataclass(frozen=True)

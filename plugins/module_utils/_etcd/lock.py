@@ -74,6 +74,11 @@ class ClusterLock:
         self._renewer = threading.Thread(target=self._renew, name=f"lock-{self._name}", daemon=True)
         self._renewer.start()
 
+    @property
+    def held(self) -> bool:
+        """Whether it was acquired; `check` asks whether it still is."""
+        return self._renewer is not None
+
     def check(self) -> None:
         """Raises KubetuneError when the lock was lost."""
         found = self._client.get(self._key)

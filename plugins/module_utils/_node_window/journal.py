@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .._errors import KubetuneError
 from .._node.state import STATE, make_state_directory, read_unfinished, sync_directory, write_atomically
 from .order import Order
 
@@ -29,13 +30,25 @@ class Journal:
         self._state = state
         self._window = state / "window"
         self._events = self._window / "journal.jsonl"
+        #: On the way back the journal may fail: putting the old manifests back matters more than saying so.
+        self.tolerant = False
 
     def begin(self, order: Order) -> None:
         """Put the order down; from here on the host finishes or undoes by itself."""
         for directory in (self._state, self._window, self._state / "history"):
             make_state_directory(directory)
-        self._events.unlink(missing_ok=True)
-        write_atomically(self._window / "pending.json", json.dumps(order.to_dict()).encode())
+        pending, draft = self._window / "pending.json", self._window / f"draft-{order.id}.json"
+        if not pending.exists():
+            self._events.unlink(missing_ok=True)  # of a window whose end was cut off after its result was written
+        write_atomically(draft, json.dumps(order.to_dict()).encode())
+        try:
+            # Unlike a rename, a link does not replace: of two orders the second one fails.
+            os.link(draft, pending)
+        except FileExistsError:
+            raise KubetuneError("a node window is open on this host already: wait for kubetune-window.service to end") from None
+        finally:
+            draft.unlink()
+        sync_directory(self._window)
 
     def order(self) -> Order | None:
         data = read_unfinished(self._state)
@@ -44,12 +57,17 @@ class Journal:
     def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
         """Append one event; it is on disk when this returns. ``state``: begin, wait, done or failed."""
         line = json.dumps({"time": round(time.time(), 3), "step": step, "state": state, "text": text, **facts})
-        with open(self._events, "a+b") as stream:
-            os.fchmod(stream.fileno(), 0o600)
-            # A line that a crash cut off stays alone: what is said from now on has to be readable.
-            stream.write(_end_of_last_line(stream) + line.encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with open(self._events, "a+b") as stream:
+                os.fchmod(stream.fileno(), 0o600)
+                # A line that a crash cut off stays alone: what is said from now on has to be readable.
+                stream.write(_end_of_last_line(stream) + line.encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as exc:
+            if not self.tolerant:
+                raise
+            print(f"the journal cannot be written: {exc}", flush=True)
         print(f"{step} {state} {text}".rstrip(), flush=True)
 
     def events(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ one runs with exactly the planned arguments.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Callable, TypeVar
@@ -41,6 +42,9 @@ class Pod:
         self.component = component
         self.part = part
         self.path = directory / f"{component}.yaml"
+        self._staged = {
+            text: directory / f".{component}.yaml.kubetune-{name}" for name, text in (("new", part.new), ("old", part.old))
+        }
         self._say = say
         self._proc = proc
 
@@ -48,20 +52,43 @@ class Pod:
         return processes.find(self.component, self.part.own_flags, self._proc)
 
     def text(self) -> str | None:
-        try:
-            return self.path.read_text()
-        except FileNotFoundError:
-            return None
+        return _read(self.path)
+
+    def changed_by_others(self) -> bool:
+        """Whether the manifest is neither as before nor as ordered nor away."""
+        return self.text() not in (None, self.part.old, self.part.new)
+
+    def stage(self) -> None:
+        """Put both texts on disk beside the manifest, as dot-files, which the kubelet ignores.
+
+        From here on the way there and the way back are renames, which a full disk does not stop.
+        """
+        for text, path in self._staged.items():
+            if text is not None:
+                write_atomically(path, text.encode())
+
+    def unstage(self) -> None:
+        for path in self._staged.values():
+            path.unlink(missing_ok=True)
 
     def put(self, text: str | None) -> None:
-        """Make the manifest be this text, at once and as a whole; None removes it."""
+        """Make the manifest be this text, at once and as a whole; None removes it.
+
+        Raises:
+            KubetuneError: somebody else has changed it since the plan; it is left alone.
+        """
         if text == self.text():
             return
+        if self.changed_by_others():
+            raise KubetuneError(f"{self.path} was changed by somebody else meanwhile: it is left as it is")
+        staged = self._staged.get(text)
         if text is None:
             self.path.unlink()
-            sync_directory(self.path.parent)
+        elif staged and _read(staged) == text:
+            os.replace(staged, self.path)
         else:
             write_atomically(self.path, text.encode())
+        sync_directory(self.path.parent)
 
     def wait_gone(self, old: list[Process], seconds: float) -> None:
         until(
@@ -106,7 +133,11 @@ class Pod:
 
 
 def until(
-    look: Callable[[], Found | None], seconds: float, why: str | Callable[[], str], say: Callable[[str], None]
+    look: Callable[[], Found | None],
+    seconds: float,
+    why: str | Callable[[], str],
+    say: Callable[[str], None],
+    pause: float | None = None,
 ) -> Found:
     """What ``look`` finds; says every five seconds why it still waits, and raises with that when time is up."""
     started = time.monotonic()
@@ -122,7 +153,15 @@ def until(
         if waited // 5 > said:
             said = int(waited // 5)
             say(text)
-        time.sleep(POLL)
+        time.sleep(POLL if pause is None else pause)
+
+
+def _read(path: Path) -> str | None:
+    """The text as `_node.discover` reads it, byte by byte: no line end is translated."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _difference(actual: tuple[str, ...], planned: tuple[str, ...]) -> str:

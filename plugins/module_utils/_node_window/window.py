@@ -23,19 +23,25 @@ from .journal import Journal
 from .order import Order, Part
 from .pod import Pod, until
 
-#: Seconds. The kubelet kills a pod after its grace period (30 by default); the rest is its own reaction.
-EXIT = 75
+#: Seconds on top of a pod's grace period, after which the kubelet kills it: the kubelet's own reaction.
+EXIT = 45
+#: Seconds for the API server to be ready before anything is touched.
+API_SERVER_PATIENCE = 10
 #: Seconds until etcd answers: it reads the whole database first.
 ETCD_READY = 180
 #: Seconds: kubeadm's startup probe allows the API server 240.
 API_SERVER_READY = 300
 #: Seconds until all members are whole and caught up again.
 WHOLE = 120
-#: Seconds to wait for somebody else's cluster lock.
+#: Seconds to wait for somebody else's cluster lock, the same for a window that was cut off, and between two tries.
 LOCK_WAIT = 300
+LOCK_WAIT_CUT_OFF = 20
+LOCK_PAUSE = 2.0
 #: How many snapshots taken before a change a host keeps, and the bytes that must stay free beside one.
 SNAPSHOTS_KEPT = 3
 FREE_MARGIN = 256 * 2**20
+#: Bytes and inodes that a file system needs for manifests and journal.
+FREE_BYTES, FREE_INODES = 16 * 2**20, 64
 
 
 class Refused(KubetuneError):
@@ -100,8 +106,14 @@ class Window:
         except Refused as exc:
             return self._result("refused", str(exc))
         finally:
+            for pod in self._pods:
+                pod.unstage()
             if lock:
                 lock.release()
+
+    @property
+    def _pods(self) -> list[Pod]:
+        return [pod for pod in (self._etcd, self._api) if pod]
 
     @property
     def _past_gate(self) -> bool:
@@ -120,7 +132,9 @@ class Window:
                 if not self._past_gate:
                     raise Refused(why) from exc
                 cause = {"text": why, "log": self._logs()}
-                self._journal.say("undo", "begin", why, log=cause["log"])
+        self._journal.tolerant = True  # a full disk must not keep the old manifests away
+        if not self._journal.reached("undo"):
+            self._journal.say("undo", "begin", cause["text"], log=cause["log"])
         return self._back(cause)
 
     # --- forward ----------------------------------------------------------------------------------------------
@@ -128,13 +142,13 @@ class Window:
     def _forward(self, lock: ClusterLock | None) -> str:
         """Return what ails the other members, empty when they are well."""
         if not self._past_gate:
-            self._gate()
             self._take_snapshot()
-            if lock:
-                lock.check()
+            self._gate(lock)
             self._journal.say("gate", "done")
         if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
             self._api_out()
+            if self._etcd.text() == self._etcd.part.old:
+                self._ask_again(lock)
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
@@ -144,32 +158,83 @@ class Window:
         self._remember()
         return others
 
-    def _gate(self) -> None:
-        """Nothing is touched unless the cluster is whole, may miss this member, and no window of the run failed."""
-        if self._order.bootstraps:
-            return
+    def _gate(self, lock: ClusterLock | None) -> None:
+        """Nothing is touched unless all of it can be proved afterwards, the cluster is whole and may miss this member, no
+        window of the run failed, and the manifests are those that were planned with."""
         self._journal.say("gate", "begin")
-        if self._client.get(self._stop_key()):
-            raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
+        for pod in self._pods:
+            if pod.text() != pod.part.old:
+                raise Refused(f"{pod.path} has been changed since the plan: run again")
+        self._make_sure_of_room()
+        if self._api and self._api.part.old is not None:
+            self._make_sure_of_the_api_server()
+        if not self._order.bootstraps:
+            if self._client.get(self._stop_key()):
+                raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
+            problems = self._against_a_stop()
+            if problems:
+                raise Refused("; ".join(problems))
+        if lock:
+            lock.check()
+        for pod in self._pods:
+            pod.stage()
+
+    def _make_sure_of_room(self) -> None:
+        for directory in (Path(self._order.manifests_directory), self._state):
+            facts = os.statvfs(directory)
+            if facts.f_bavail * facts.f_frsize < FREE_BYTES or (facts.f_files and facts.f_favail < FREE_INODES):
+                raise Refused(f"the file system of {directory} is full: make room for {FREE_BYTES >> 20} MiB")
+
+    def _make_sure_of_the_api_server(self) -> None:
+        """An API server whose health cannot be seen before the change could not be proved after it either."""
+        why = ""
+
+        def ready() -> bool:
+            nonlocal why
+            why = self._api_unready()
+            return not why
+
+        try:
+            until(ready, API_SERVER_PATIENCE, lambda: f"kube-apiserver is not ready: {why}", lambda _text: None)
+        except KubetuneError as exc:
+            raise Refused(f"{exc}: mend it first") from exc
+
+    def _against_a_stop(self) -> list[str]:
+        """Why this host's etcd must not be stopped now; leadership is moved away where it is the leader's turn."""
         view = cluster.survey(self._client)
         if not (self._etcd and self._etcd.part.changes):
-            self._refuse(cluster.problems(view))
-            return
+            return cluster.problems(view)
+        member = self._own(view)
+        problems = cluster.gate(view, member.member.member_id, self._order.allow_downtime)
+        if not problems and member.status and member.status.is_leader and len(view.voters) > 1:
+            self._journal.say("leader", "begin", "this member leads: leadership is moved first")
+            to = cluster.hand_over_leadership(self._client, view, time.sleep)
+            self._journal.say("leader", "done", f"moved to {to:x}")
+        return problems
+
+    def _own(self, view: cluster.ClusterView) -> cluster.MemberView:
         member = view.by_name(self._order.member)
         if member is None:
-            raise Refused(f"etcd member {self._order.member!r} of this host is not in the member list")
-        self._refuse(cluster.gate(view, member.member.member_id, self._order.allow_downtime))
-        if member.status and member.status.is_leader and len(view.voters) > 1:
-            self._journal.say("leader", "begin", "this member leads: leadership is moved first")
-            try:
-                to = cluster.hand_over_leadership(self._client, view, time.sleep)
-            except EtcdError as exc:
-                raise Refused(str(exc)) from exc
-            self._journal.say("leader", "done", f"moved to {to:x}")
+            raise KubetuneError(f"etcd member {self._order.member!r} of this host is not in the member list")
+        return member
 
-    def _refuse(self, problems: list[str]) -> None:
-        if problems:
-            raise Refused("; ".join(problems))
+    def _ask_again(self, lock: ClusterLock | None) -> None:
+        """Right before etcd is stopped: since the gate minutes may have passed, or a reboot."""
+        if self._order.bootstraps:
+            return
+
+        def permitted() -> bool:
+            nonlocal why
+            try:
+                why = "; ".join(self._against_a_stop())
+            except EtcdError as exc:
+                why = str(exc)
+            return not why
+
+        why = ""
+        until(permitted, WHOLE, lambda: f"etcd is not stopped: {why}", lambda text: self._journal.say("etcd", "wait", text))
+        if lock and lock.held:
+            lock.check()
 
     def _take_snapshot(self) -> None:
         """Once per run, before etcd is restarted for the first time, from this host's own member."""
@@ -178,10 +243,9 @@ class Window:
             return
         directory = self._state / "snapshots"
         make_state_directory(directory)
-        view = cluster.survey(self._client)
-        member = view.by_name(self._order.member)
-        if member is None or member.status is None:
-            raise Refused(f"etcd member {self._order.member!r} of this host does not answer: no snapshot can be taken")
+        member = self._own(cluster.survey(self._client))
+        if member.status is None:
+            raise Refused(f"etcd member {member.label} of this host does not answer: no snapshot can be taken")
         free = os.statvfs(directory)
         if free.f_bavail * free.f_frsize < member.status.db_size + FREE_MARGIN:
             raise Refused(
@@ -212,7 +276,7 @@ class Window:
             return
         self._journal.say("api_out", "begin")
         self._api.put(None)
-        self._api.wait_none(EXIT)
+        self._api.wait_none(self._api.part.grace + EXIT)
         self._journal.say("api_out", "done")
 
     def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
@@ -223,10 +287,10 @@ class Window:
         old = self._replaced(step, pod, text)
         pod.put(text)
         if text is None:
-            pod.wait_none(EXIT)
+            pod.wait_none(pod.part.grace + EXIT)
             self._journal.say(step, "done", "it is gone")
             return
-        pod.wait_gone(old, EXIT)
+        pod.wait_gone(old, pod.part.grace + EXIT)
         process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done", f"pid {process.pid}")
 
@@ -270,7 +334,8 @@ class Window:
                 return False
             own = view.by_name(self._order.member)
             why = "; ".join(cluster.problems(view))
-            ours = "; ".join(cluster.problems_of(view, own)) if own else "this host's member is not in the member list"
+            # An alarm is the whole cluster's, whichever member reports it: it is no reason to undo.
+            ours = "; ".join(cluster.problems_of(view, own, cluster.ALARMS)) if own else "this host's member is gone"
             return not why
 
         why = ours = ""
@@ -359,10 +424,10 @@ class Window:
         old = self._replaced(step, pod, pod.part.old)
         pod.put(pod.part.old)
         if pod.part.old is None:
-            pod.wait_none(EXIT)
+            pod.wait_none(pod.part.grace + EXIT)
         elif not untouched or not old:
             try:
-                pod.wait_gone(old, EXIT)
+                pod.wait_gone(old, pod.part.grace + EXIT)
             except KubetuneError:
                 # A kubelet that took no notice of any of it has left the process from before alone.
                 if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._unready(pod)():
@@ -393,14 +458,15 @@ class Window:
             nonlocal why
             try:
                 lock.acquire()
-            except LockHeld as exc:
+            except (LockHeld, EtcdError) as exc:
                 why = str(exc)
                 return False
             return True
 
         why = ""
+        seconds = LOCK_WAIT_CUT_OFF if self._past_gate else LOCK_WAIT
         try:
-            until(take, LOCK_WAIT, lambda: why, lambda text: self._journal.say("lock", "wait", text))
+            until(take, seconds, lambda: why, lambda text: self._journal.say("lock", "wait", text), LOCK_PAUSE)
         except KubetuneError as exc:
             if not self._past_gate:
                 raise Refused(str(exc)) from exc

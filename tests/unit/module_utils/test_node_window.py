@@ -271,6 +271,10 @@ def test_a_new_order_does_not_inherit_events(node: Node) -> None:
     journal = Journal(node.state)
     journal.begin(node.both())
     journal.say("gate", "done")
+    with pytest.raises(KubetuneError, match="open on this host already"):
+        journal.begin(node.both(id="2"))
+    assert [event["step"] for event in journal.events()] == ["gate"]
+    (node.state / "window" / "pending.json").unlink()  # its end was cut off before the events went, too
     journal.begin(node.both(id="2"))
     assert journal.events() == []
 
@@ -951,3 +955,86 @@ def test_a_damaged_order_is_not_guessed_at(node: Node, capsys: pytest.CaptureFix
     (node.state / "window/pending.json").write_text("{")
     assert cli.main(["run"], node.state) == 1
     assert "pending.json is damaged" in capsys.readouterr().err
+
+
+# --- what may happen between the plan and the stop ----------------------------------------------------------------
+
+
+def test_a_manifest_that_was_changed_since_the_plan_is_left_alone(node: Node) -> None:
+    order = node.both()
+    (node.manifests / "etcd.yaml").write_text(manifest(node.argv(ETCD, "upgraded")))
+    result = node.run(order)
+    assert result["outcome"] == "refused"
+    assert "etcd.yaml has been changed since the plan" in result["message"]
+    assert "upgraded" in (node.manifests / "etcd.yaml").read_text()
+
+
+def test_a_manifest_that_is_changed_in_the_middle_is_left_alone_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgraded = manifest(node.argv(ETCD, "upgraded"))
+    at_event(monkeypatch, "api_out", lambda: (node.manifests / "etcd.yaml").write_text(upgraded) and None)
+    result = node.run(node.both())
+    assert result["outcome"] == "broken"
+    assert "etcd.yaml was changed by somebody else meanwhile" in result["message"]
+    assert (node.manifests / "etcd.yaml").read_text() == upgraded
+    assert (node.manifests / "kube-apiserver.yaml").read_text() == node.both().kube_apiserver.old
+
+
+def test_a_member_that_goes_away_after_the_gate_keeps_ours_running(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = processes.find(ETCD, {}, node.proc)
+    monkeypatch.setattr(window, "WHOLE", 0.3)
+    at_event(monkeypatch, "api_out", lambda: node.etcd.down.add("peer1"))
+    at_event(monkeypatch, "undo", node.etcd.down.clear)
+    assert_rolled_back(node, node.run(node.both()), "etcd is not stopped: member peer1")
+    assert processes.find(ETCD, {}, node.proc) == before
+
+
+def test_an_alarm_of_the_cluster_is_no_reason_to_undo(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "WHOLE", 0.3)
+    at_event(monkeypatch, "etcd_in", lambda: setattr(node.etcd, "alarms", ("memberID:1 alarm:NOSPACE",)))
+    result = node.run(node.both())
+    assert result["outcome"] == "degraded"
+    assert "NOSPACE" in result["message"]
+    node.assert_all("new")
+
+
+def test_an_api_server_whose_health_cannot_be_seen_is_not_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "API_SERVER_PATIENCE", 0.2)
+    monkeypatch.setattr(node, "api_unready", lambda: "certificate verify failed")
+    assert_untouched(node, node.both(), "kube-apiserver is not ready: certificate verify failed")
+
+
+def test_a_journal_that_cannot_be_written_does_not_keep_the_old_manifests_away(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the state directory is full from the moment that the API server is out."""
+    real = open
+
+    def full(path: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if str(path).endswith("journal.jsonl") and mode == "a+b":
+            raise OSError(28, "No space left on device")
+        return real(path, mode, *rest, **named)
+
+    at_event(monkeypatch, "api_out", lambda: monkeypatch.setattr("builtins.open", full))
+    result = node.run(node.both())
+    assert result["outcome"] == "rolled_back", result
+    assert "No space left on device" in result["message"]
+    node.assert_all("old")
+
+
+def test_the_way_back_needs_no_space_beside_the_manifests(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both texts are staged before the first step: later writes into the manifests directory may fail."""
+
+    def full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        if path.parent == node.manifests:
+            raise OSError(28, "No space left on device")
+        state.write_atomically(path, data, mode)
+
+    at_event(monkeypatch, "api_out", lambda: monkeypatch.setattr(pod, "write_atomically", full))
+    order = node.order(node.part(ETCD), node.dying_api())
+    assert_rolled_back(node, node.run(order), "kube-apiserver was started 3 times")
+    assert sorted(path.name for path in node.manifests.iterdir()) == ["etcd.yaml", "kube-apiserver.yaml"]
+
+
+def test_a_full_disk_is_found_before_anything_is_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "FREE_BYTES", 2**62)
+    assert_untouched(node, node.both(), "is full: make room")
