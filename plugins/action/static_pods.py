@@ -80,7 +80,7 @@ class ActionModule(ActionBase):
     def _change(self, requests: dict[str, Request], apply: bool, run_id: str) -> dict[str, Any]:
         facts = self._facts()
         plan, requests = self._plan(requests, facts)
-        order = _static_pods.make_order(plan, requests, facts, run_id)
+        order = _static_pods.make_order(plan, requests, facts, run_id, foresee=self._task.check_mode)
         cluster = facts["cluster"] or {}
         result = {
             "changed": apply and order is not None,

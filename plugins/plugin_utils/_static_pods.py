@@ -124,19 +124,25 @@ def new_text(planned: Plan, live: Live, state: str) -> str | None:
 
 
 def make_order(
-    result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], run_id: str
+    result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], run_id: str, foresee: bool = False
 ) -> Order | None:
-    """The order for the host; None where nothing changes."""
+    """The order for the host; None where nothing changes.
+
+    Args:
+        foresee: it is only looked at (check mode): etcd may be what another task would have started.
+    """
     parts = {name: _part(result, name, requests.get(name)) for name in (ETCD, KUBE_APISERVER)}
     if not any(part and part.changes for part in parts.values()):
         return None
     etcd_manifest = _manifest(result, ETCD)
     api_manifest = _manifest(result, KUBE_APISERVER)
     cluster = facts["cluster"] or {}
-    if etcd_manifest is None:
+    if etcd_manifest is None and not foresee:
         raise KubetuneError("etcd: this host has no member, and without one no change can be proved")
-    access = etcd_access(_on_host(etcd_manifest))
-    endpoints = [*access.endpoints, *(url for url in cluster.get("endpoints", []) if url not in access.endpoints)]
+    access: dict[str, Any] = {}
+    if etcd_manifest:
+        access = etcd_access(_on_host(etcd_manifest)).to_dict()
+        access["endpoints"] = list(dict.fromkeys([*access["endpoints"], *cluster.get("endpoints", [])]))
     return Order(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
         run_id=run_id,
@@ -144,18 +150,12 @@ def make_order(
         manifests_directory=facts["manifests_directory"],
         etcd=parts[ETCD],
         kube_apiserver=parts[KUBE_APISERVER],
-        etcd_access={**access.to_dict(), "endpoints": endpoints},
-        member=etcd_manifest.flags().get("name", ["default"])[-1],
+        etcd_access=access,
+        member=etcd_manifest.flags().get("name", ["default"])[-1] if etcd_manifest else "",
         api_server=_where(api_manifest) if api_manifest else {},
         bootstraps=facts["cluster"] is None,
         allow_downtime=any(request.allow_downtime for request in requests.values()),
     )
-
-
-def forget_only(result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any]) -> list[str]:
-    """Components whose memory goes without a window: they shall be absent, and their manifests are right already."""
-    parts = {name: _part(result, name, request) for name, request in requests.items() if request.state == "absent"}
-    return [name for name, part in parts.items() if facts["memory"][name] and not (part and part.changes)]
 
 
 def diffs(order: Order | None, facts: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -19,20 +19,22 @@ from tests.benchmarks.writer import Writer
 from tests.lab import nodes
 
 
-def windows(lab: nodes.Lab, since: float) -> dict[str, list[tuple[str, float, float]]]:
-    """Node -> (outcome, first event, seconds from the first manifest out to the last process proved) of each window since then."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
+def windows(lab: nodes.Lab, since: float) -> list[tuple[str, str, list[dict]]]:
+    """(node, outcome, events) of each node window that began since then, in order."""
+    found = []
     for node in lab.nodes:
         for window in node.shell("ls /var/lib/kubetune/history 2>/dev/null || true").stdout.split():
             folder = f"/var/lib/kubetune/history/{window}"
             events = [json.loads(line) for line in node.read(f"{folder}/journal.jsonl").splitlines()]
-            outcome = json.loads(node.read(f"{folder}/result.json"))["outcome"]
-            if not events or events[0]["time"] < since:
-                continue
-            moves = [each for each in events if each["step"] in ("api_out", "etcd_in", "kube-apiserver_in")]
-            if moves:
-                found.setdefault(node.name, []).append((outcome, moves[0]["time"], moves[-1]["time"] - moves[0]["time"]))
-    return found
+            if events and events[0]["time"] >= since:
+                found.append((node.name, json.loads(node.read(f"{folder}/result.json"))["outcome"], events))
+    return sorted(found, key=lambda each: each[2][0]["time"])
+
+
+def step_at(opened: list[tuple[str, str, list[dict]]], moment: float) -> str:
+    """What the windows were doing then."""
+    before = [(event["time"], f"{name}: {event['step']} {event['state']}") for name, _o, events in opened for event in events]
+    return max((each for each in before if each[0] <= moment), default=(0.0, "no window yet"))[1]
 
 
 def main(arguments: list[str]) -> int:
@@ -49,11 +51,14 @@ def main(arguments: list[str]) -> int:
     writer.clean_up()
     took = time.monotonic() - began
     print(f"\nputs acknowledged     {len(record.acknowledged)} in {took:.0f} s, {record.errors} attempts without an answer")
-    print(f"longest gap           {record.longest_gap():.3f} s (one put each 0.02 s)")
-    for name, each in windows(lab, began + offset).items():
-        for outcome, start, seconds in each:
-            gap = record.longest_gap(start - offset, start - offset + seconds)
-            print(f"window of {name:<12}{seconds:5.1f} s, {outcome}; longest gap meanwhile {gap:.3f} s")
+    opened = windows(lab, began + offset)
+    print("longest gaps          one put each 0.02 s, after which step")
+    for gap, at in record.gaps()[:3]:
+        print(f"{gap:20.3f} s  {step_at(opened, at + offset)}")
+    for name, outcome, events in opened:
+        moves = [event["time"] for event in events if event["step"] in ("api_out", "etcd_in", "kube-apiserver_in")]
+        if moves:
+            print(f"window of {name:<12}{moves[-1] - moves[0]:5.1f} s, {outcome}")
     for endpoint, keys in lost.items():
         print(f"lost through {endpoint}: {len(keys)}")
     return 1 if status or any(lost.values()) else 0

@@ -29,10 +29,10 @@ class Record:
     acknowledged: list[tuple[float, int]] = field(default_factory=list)
     errors: int = 0
 
-    def longest_gap(self, start: float = 0.0, end: float = float("inf")) -> float:
-        """Seconds between two acknowledged puts, the longest that touches the span."""
+    def gaps(self) -> list[tuple[float, float]]:
+        """(seconds between two acknowledged puts, monotonic time of the first of them), the longest first."""
         times = [at for at, _number in self.acknowledged]
-        return max((b - a for a, b in zip(times, times[1:]) if b >= start and a <= end), default=0.0)
+        return sorted(((b - a, a) for a, b in zip(times, times[1:])), reverse=True)
 
 
 class Writer(threading.Thread):

@@ -197,7 +197,7 @@ def _differences(component: Component, live: Manifest, rendered: Manifest) -> li
         f"{component.name} --{name}: {text(before.get(name)) or 'nothing'} is there, and {variable} makes "
         f"{text(after.get(name)) or 'nothing'} of it: identity, listeners, certificates and paths of a running member are not "
         "moved here; give what is there"
-        for name in sorted(component.identity)
+        for name in sorted(component.identity - standalone.FIRST_START)
         if before.get(name) != after.get(name)
     ]
     if live.image != rendered.image:

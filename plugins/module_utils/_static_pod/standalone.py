@@ -14,6 +14,8 @@ from .._errors import KubetuneError
 
 #: Kubernetes' own number for priorityClassName system-node-critical.
 NODE_CRITICAL = 2000001000
+#: etcd reads these at its first start only: an inventory that lists members which joined later changes nothing.
+FIRST_START = frozenset({"initial-cluster", "initial-cluster-state", "initial-cluster-token"})
 
 
 def render(component: str, given: Mapping[str, Any]) -> dict[str, Any]:

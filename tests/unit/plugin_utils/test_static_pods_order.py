@@ -177,25 +177,6 @@ def test_a_part_tells_how_long_the_old_pod_may_take_to_leave(host: Host) -> None
     assert order.kube_apiserver.grace == 90
 
 
-def test_memory_goes_without_a_window_where_the_manifest_is_right_already(host: Host) -> None:
-    order = _static_pods.make_order(plan_node(BOTH, host.facts, host.pods), BOTH, host.facts, "run")
-    host.facts["memory"] = {ETCD: order.etcd.memory, API: order.kube_apiserver.memory}
-    absent = {name: Request(state="absent") for name in BOTH}
-
-    def forgotten(requests: dict[str, Request]) -> list[str]:
-        return _static_pods.forget_only(plan_node(requests, host.facts, host.pods), requests, host.facts)
-
-    # Both manifests are as before the collection, as after a kubeadm upgrade.
-    assert forgotten(absent) == [ETCD, API]
-    assert forgotten({API: absent[API]}) == [API]
-    assert forgotten(BOTH) == []
-    host.write("etcd.yaml", order.etcd.new)
-    host.run(ETCD, "3.6.16", 2**20)
-    assert forgotten(absent) == [API], "etcd's goes with its window"
-    host.facts["memory"][API] = None
-    assert forgotten(absent) == []
-
-
 def test_no_change_makes_no_order(host: Host) -> None:
     nothing = {name: Request(profile="upstream") for name in BOTH}
     plan = plan_node(nothing, host.facts, host.pods)
@@ -222,3 +203,22 @@ def test_a_change_needs_a_member_that_proves_it(host: Host) -> None:
     assert plan.problems == []
     with pytest.raises(KubetuneError, match="this host has no member"):
         _static_pods.make_order(plan, only, host.facts, "run")
+
+
+def test_without_a_member_a_change_can_only_be_foreseen(host: Host) -> None:
+    """A bare host in check mode: the task that starts etcd has started nothing."""
+    host.facts.update(manifests={}, processes={ETCD: [], API: []}, cluster=None)
+    requests = {
+        API: Request(
+            standalone={
+                "image": "registry.k8s.io/kube-apiserver:v1.36.3", "advertise_address": "10.0.0.9",
+                "service_cluster_ip_range": "10.96.0.0/12",
+            }
+        )
+    }
+    plan = plan_node(requests, host.facts, host.pods)
+    with pytest.raises(KubetuneError, match="this host has no member"):
+        _static_pods.make_order(plan, requests, host.facts, "run")
+    order = _static_pods.make_order(plan, requests, host.facts, "run", foresee=True)
+    assert order.kube_apiserver.old is None
+    assert len(_static_pods.diffs(order, host.facts)) == 1
