@@ -30,7 +30,7 @@ from .._errors import KubetuneError
 from .._etcd.client import EtcdError, Status
 from .._etcd.cluster import MAX_LAG_ENTRIES, ClusterView
 from .._etcd.lock import LockHeld
-from .._node.processes import find
+from .._node.processes import find, of_static_pod
 from .._node.state import sync_directory, write_atomically
 from .config import DAY, Config
 from .context import Context
@@ -291,6 +291,8 @@ def _etcdutl(ctx: Context) -> str | None:
         return found
     # Beside etcd in its own image. Reaching it takes CAP_SYS_PTRACE.
     for process in find("etcd", {"data-dir": ctx.config.data_directory}, ctx.proc):
+        if not of_static_pod(process, "etcd", ctx.proc):
+            continue  # whoever calls himself etcd is not given root
         inside = ctx.proc / str(process.pid) / "root/usr/local/bin/etcdutl"
         if os.access(inside, os.X_OK):
             return str(inside)
