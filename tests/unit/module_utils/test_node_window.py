@@ -200,7 +200,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod, "POLL", 0.002)
     for name in ("EXIT", "ETCD_READY", "API_SERVER_READY", "WHOLE"):
         monkeypatch.setattr(window, name, PATIENT)
-    monkeypatch.setattr(window, "LOCK_WAIT", 0.2)
+    for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
+        monkeypatch.setattr(window, name, seconds)
 
 
 @pytest.fixture
