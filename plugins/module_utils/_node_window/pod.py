@@ -63,9 +63,13 @@ class Pod:
 
         From here on the way there and the way back are renames, which a full disk does not stop.
         """
+        try:
+            mode = self.path.stat().st_mode & 0o777
+        except FileNotFoundError:
+            mode = 0o600
         for text, path in self._staged.items():
             if text is not None:
-                write_atomically(path, text.encode())
+                write_atomically(path, text.encode(), mode)
 
     def unstage(self) -> None:
         for path in self._staged.values():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,38 +14,15 @@ from typing import Any, Callable
 from .._errors import KubetuneError
 from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
-from .._etcd.lock import PREFIX, ClusterLock, LockHeld
+from .._etcd.lock import ClusterLock, LockHeld
 from .._node.access import EtcdAccess, api_server
 from .._node.processes import Process, newest_log
-from .._node.state import STATE, make_state_directory, memory_path, sync_directory, write_atomically
+from .._node.state import STATE, make_state_directory, memory_path, write_atomically
+from . import patience
+from .gate import Gate, Refused, stop_key
 from .journal import Journal
 from .order import Order, Part
 from .pod import Pod, until
-
-#: Seconds on top of a pod's grace period, after which the kubelet kills it: the kubelet's own reaction.
-EXIT = 45
-#: Seconds for the API server to be ready before anything is touched.
-API_SERVER_PATIENCE = 10
-#: Seconds until etcd answers: it reads the whole database first.
-ETCD_READY = 180
-#: Seconds: kubeadm's startup probe allows the API server 240.
-API_SERVER_READY = 300
-#: Seconds until all members are whole and caught up again.
-WHOLE = 120
-#: Seconds to wait for somebody else's cluster lock, the same for a window that was cut off, and between two tries.
-LOCK_WAIT = 300
-LOCK_WAIT_CUT_OFF = 20
-LOCK_PAUSE = 2.0
-#: How many snapshots taken before a change a host keeps, and the bytes that must stay free beside one.
-SNAPSHOTS_KEPT = 3
-FREE_MARGIN = 256 * 2**20
-#: Bytes and inodes that a file system needs for manifests and journal.
-FREE_BYTES, FREE_INODES = 16 * 2**20, 64
-
-
-class Refused(KubetuneError):
-    """Nothing was changed."""
-
 
 class Window:
     """Runs an order to its end, from the start or from wherever a process before this one was cut off.
@@ -80,6 +56,7 @@ class Window:
         self._api = self._pod("kube-apiserver", order.kube_apiserver)
         self._client = client or EtcdAccess.from_dict(order.etcd_access).client()
         self._api_unready = api_unready or _readiness(order)
+        self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, self._api_unready)
         self._started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -142,13 +119,12 @@ class Window:
     def _forward(self, lock: ClusterLock | None) -> str:
         """Return what ails the other members, empty when they are well."""
         if not self._past_gate:
-            self._take_snapshot()
-            self._gate(lock)
+            self._gate.open(lock)
             self._journal.say("gate", "done")
         if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
             self._api_out()
             if self._etcd.text() == self._etcd.part.old:
-                self._ask_again(lock)
+                self._gate.ask_again(lock)
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
@@ -158,125 +134,13 @@ class Window:
         self._remember()
         return others
 
-    def _gate(self, lock: ClusterLock | None) -> None:
-        """Nothing is touched unless all of it can be proved afterwards, the cluster is whole and may miss this member, no
-        window of the run failed, and the manifests are those that were planned with."""
-        self._journal.say("gate", "begin")
-        for pod in self._pods:
-            if pod.text() != pod.part.old:
-                raise Refused(f"{pod.path} has been changed since the plan: run again")
-        self._make_sure_of_room()
-        if self._api and self._api.part.old is not None:
-            self._make_sure_of_the_api_server()
-        if not self._order.bootstraps:
-            if self._client.get(self._stop_key()):
-                raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
-            problems = self._against_a_stop()
-            if problems:
-                raise Refused("; ".join(problems))
-        if lock:
-            lock.check()
-        for pod in self._pods:
-            pod.stage()
-
-    def _make_sure_of_room(self) -> None:
-        for directory in (Path(self._order.manifests_directory), self._state):
-            facts = os.statvfs(directory)
-            if facts.f_bavail * facts.f_frsize < FREE_BYTES or (facts.f_files and facts.f_favail < FREE_INODES):
-                raise Refused(f"the file system of {directory} is full: make room for {FREE_BYTES >> 20} MiB")
-
-    def _make_sure_of_the_api_server(self) -> None:
-        """An API server whose health cannot be seen before the change could not be proved after it either."""
-        why = ""
-
-        def ready() -> bool:
-            nonlocal why
-            why = self._api_unready()
-            return not why
-
-        try:
-            until(ready, API_SERVER_PATIENCE, lambda: f"kube-apiserver is not ready: {why}", lambda _text: None)
-        except KubetuneError as exc:
-            raise Refused(f"{exc}: mend it first") from exc
-
-    def _against_a_stop(self) -> list[str]:
-        """Why this host's etcd must not be stopped now; leadership is moved away where it is the leader's turn."""
-        view = cluster.survey(self._client)
-        if not (self._etcd and self._etcd.part.changes):
-            return cluster.problems(view)
-        member = self._own(view)
-        problems = cluster.gate(view, member.member.member_id, self._order.allow_downtime)
-        if not problems and member.status and member.status.is_leader and len(view.voters) > 1:
-            self._journal.say("leader", "begin", "this member leads: leadership is moved first")
-            to = cluster.hand_over_leadership(self._client, view, time.sleep)
-            self._journal.say("leader", "done", f"moved to {to:x}")
-        return problems
-
-    def _own(self, view: cluster.ClusterView) -> cluster.MemberView:
-        member = view.by_name(self._order.member)
-        if member is None:
-            raise KubetuneError(f"etcd member {self._order.member!r} of this host is not in the member list")
-        return member
-
-    def _ask_again(self, lock: ClusterLock | None) -> None:
-        """Right before etcd is stopped: since the gate minutes may have passed, or a reboot."""
-        if self._order.bootstraps:
-            return
-
-        def permitted() -> bool:
-            nonlocal why
-            try:
-                why = "; ".join(self._against_a_stop())
-            except EtcdError as exc:
-                why = str(exc)
-            return not why
-
-        why = ""
-        until(permitted, WHOLE, lambda: f"etcd is not stopped: {why}", lambda text: self._journal.say("etcd", "wait", text))
-        if lock and lock.held:
-            lock.check()
-
-    def _take_snapshot(self) -> None:
-        """Once per run, before etcd is restarted for the first time, from this host's own member."""
-        key = f"{PREFIX}runs/{self._order.run_id}/snapshot"
-        if self._order.bootstraps or not (self._etcd and self._etcd.part.changes) or self._client.get(key):
-            return
-        directory = self._state / "snapshots"
-        make_state_directory(directory)
-        member = self._own(cluster.survey(self._client))
-        if member.status is None:
-            raise Refused(f"etcd member {member.label} of this host does not answer: no snapshot can be taken")
-        free = os.statvfs(directory)
-        if free.f_bavail * free.f_frsize < member.status.db_size + FREE_MARGIN:
-            raise Refused(
-                f"{directory} has {free.f_bavail * free.f_frsize >> 20} MiB free, and the snapshot before the first "
-                f"restart needs {member.status.db_size + FREE_MARGIN >> 20} MiB: make room"
-            )
-        self._journal.say("snapshot", "begin", f"{member.status.db_size >> 20} MiB from {member.label}")
-        path = directory / f"{self._order.run_id}.db"
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
-                self._client.snapshot(member.endpoint, sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-        except (OSError, EtcdError) as exc:
-            part.unlink(missing_ok=True)
-            raise Refused(f"the snapshot before the first restart failed: {exc}") from exc
-        os.replace(part, path)
-        sync_directory(directory)
-        self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
-        for old in sorted(directory.glob("*.db"), key=os.path.getmtime)[:-SNAPSHOTS_KEPT]:
-            old.unlink()
-        self._journal.say("snapshot", "done", str(path))
-
     def _api_out(self) -> None:
         """Without the API server no watch holds the old etcd, and the kubelet's calls fail at once, not after 34 s."""
         if self._api is None:
             return
         self._journal.say("api_out", "begin")
         self._api.put(None)
-        self._api.wait_none(self._api.part.grace + EXIT)
+        self._api.wait_none(self._api.part.grace + patience.EXIT)
         self._journal.say("api_out", "done")
 
     def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
@@ -287,10 +151,10 @@ class Window:
         old = self._replaced(step, pod, text)
         pod.put(text)
         if text is None:
-            pod.wait_none(pod.part.grace + EXIT)
+            pod.wait_none(pod.part.grace + patience.EXIT)
             self._journal.say(step, "done", "it is gone")
             return
-        pod.wait_gone(old, pod.part.grace + EXIT)
+        pod.wait_gone(old, pod.part.grace + patience.EXIT)
         process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done", f"pid {process.pid}")
 
@@ -308,7 +172,7 @@ class Window:
         return self._etcd_unready if pod is self._etcd else self._api_unready
 
     def _patience(self, pod: Pod) -> float:
-        return ETCD_READY if pod is self._etcd else API_SERVER_READY
+        return patience.ETCD_READY if pod is self._etcd else patience.API_SERVER_READY
 
     def _etcd_unready(self) -> str:
         try:
@@ -340,7 +204,7 @@ class Window:
 
         why = ours = ""
         try:
-            until(whole, WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
+            until(whole, patience.WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
         except KubetuneError as exc:
             if ours:
                 raise
@@ -413,7 +277,7 @@ class Window:
         why = ""
         until(
             spare,
-            WHOLE,
+            patience.WHOLE,
             lambda: f"etcd's old manifest is not put back: {why}",
             lambda text: self._journal.say("etcd_back", "wait", text),
         )
@@ -424,10 +288,10 @@ class Window:
         old = self._replaced(step, pod, pod.part.old)
         pod.put(pod.part.old)
         if pod.part.old is None:
-            pod.wait_none(pod.part.grace + EXIT)
+            pod.wait_none(pod.part.grace + patience.EXIT)
         elif not untouched or not old:
             try:
-                pod.wait_gone(old, pod.part.grace + EXIT)
+                pod.wait_gone(old, pod.part.grace + patience.EXIT)
             except KubetuneError:
                 # A kubelet that took no notice of any of it has left the process from before alone.
                 if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._unready(pod)():
@@ -438,7 +302,7 @@ class Window:
 
     def _stop_the_run(self) -> None:
         try:
-            self._client.put(self._stop_key(), self._order.host, self._client.grant_lease(3600))
+            self._client.put(stop_key(self._order), self._order.host, self._client.grant_lease(3600))
         except EtcdError as exc:
             self._journal.say("undo", "wait", f"the other hosts could not be told through etcd: {exc}")
 
@@ -464,16 +328,13 @@ class Window:
             return True
 
         why = ""
-        seconds = LOCK_WAIT_CUT_OFF if self._past_gate else LOCK_WAIT
+        seconds = patience.LOCK_WAIT_CUT_OFF if self._past_gate else patience.LOCK_WAIT
         try:
-            until(take, seconds, lambda: why, lambda text: self._journal.say("lock", "wait", text), LOCK_PAUSE)
+            until(take, seconds, lambda: why, lambda text: self._journal.say("lock", "wait", text), patience.LOCK_PAUSE)
         except KubetuneError as exc:
             if not self._past_gate:
                 raise Refused(str(exc)) from exc
             self._journal.say("lock", "failed", f"going on without it: {exc}")
-
-    def _stop_key(self) -> str:
-        return f"{PREFIX}runs/{self._order.run_id}/stopped"
 
     def _logs(self) -> list[str]:
         """What the component that was put in last wrote."""

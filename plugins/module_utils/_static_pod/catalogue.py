@@ -83,7 +83,10 @@ _ETCD_FLAGS = (
     ),
     Flag("auto-compaction-mode", "string", "periodic", choices=("periodic", "revision"), defaults=(((3, 4), "periodic"),)),
     # Not in the guide, but checked: --version takes any number, and zero lets no write through.
-    Flag("max-request-bytes", "bytes", minimum=1, maximum=10485760, defaults=(((3, 4), "1572864"),)),
+    Flag(
+        "max-request-bytes", "bytes", minimum=1, defaults=(((3, 4), "1572864"),),
+        note="etcd warns above 10 MiB: large requests delay heartbeats",
+    ),
     Flag("compaction-batch-limit", "int", minimum=0, defaults=(((3, 6), "1000"),)),
     Flag("watch-progress-notify-interval", "duration", minimum=0, defaults=(((3, 6), "10m"),)),
 )
@@ -112,7 +115,7 @@ _APISERVER_FLAGS = (
     Flag(
         "request-timeout", "duration", "300s", minimum=1, defaults=(((1, 20), "1m0s"),), larger_is_on_purpose=True,
     ),
-    Flag("min-request-timeout", "seconds", "1800", minimum=1, defaults=(((1, 20), "1800"),), larger_is_on_purpose=True),
+    Flag("min-request-timeout", "seconds", "1800", minimum=0, defaults=(((1, 20), "1800"),), larger_is_on_purpose=True),
     Flag("etcd-compaction-interval", "duration", "300s", minimum=0, defaults=(((1, 20), "5m0s"),)),
     Flag("etcd-count-metric-poll-period", "duration", "60s", minimum=0, defaults=(((1, 20), "1m0s"),)),
     Flag(
@@ -143,7 +146,7 @@ _APISERVER_FLAGS = (
     # Not in the guide, but checked: --version takes any number of them, the start does not, or it would do harm.
     Flag("goaway-chance", "number", minimum=0, maximum=0.02, defaults=(((1, 20), "0"),)),
     Flag("shutdown-delay-duration", "duration", minimum=0, defaults=(((1, 20), "0s"),)),
-    Flag("delete-collection-workers", "int", minimum=1, defaults=(((1, 20), "1"),)),
+    Flag("delete-collection-workers", "int", minimum=0, defaults=(((1, 20), "1"),)),
 )
 
 _APISERVER_IDENTITY = frozenset(

@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, pod, window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import KEEP, Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
@@ -199,9 +199,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # processes are killed here, disks are not
     monkeypatch.setattr(pod, "POLL", 0.002)
     for name in ("EXIT", "ETCD_READY", "API_SERVER_READY", "WHOLE"):
-        monkeypatch.setattr(window, name, PATIENT)
+        monkeypatch.setattr(patience, name, PATIENT)
     for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
-        monkeypatch.setattr(window, name, seconds)
+        monkeypatch.setattr(patience, name, seconds)
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_somebody_else_s_lock(node: Node) -> None:
 
 
 def test_a_lock_that_is_given_back_in_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "LOCK_WAIT", PATIENT)
+    monkeypatch.setattr(patience, "LOCK_WAIT", PATIENT)
     node.etcd.leases.add(9)
     node.etcd.put(LOCK, json.dumps({"host": "cp2"}), 9)
     looks: list[str] = []
@@ -500,7 +500,7 @@ def test_a_lock_that_was_lost_before_the_first_step(node: Node) -> None:
 
 
 def test_no_room_for_the_snapshot(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "FREE_MARGIN", 2**60)
+    monkeypatch.setattr(patience, "FREE_MARGIN", 2**60)
     assert_untouched(node, node.both(), "and the snapshot before the first restart needs")
 
 
@@ -531,8 +531,8 @@ def at_event(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], None]
 
 def impatient(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Wait in vain for a short while only, and as long as needed on the way back."""
-    monkeypatch.setattr(window, name, 0.5)
-    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(window, name, PATIENT))
+    monkeypatch.setattr(patience, name, 0.5)
+    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(patience, name, PATIENT))
 
 
 def test_an_api_server_that_is_never_ready(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +584,7 @@ def when_etcd_stops(node: Node, tuning: str, act: Callable[[], None]) -> None:
 
 def test_another_member_s_trouble_does_not_undo_this_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Going back would stop this member a second time, when the cluster can miss it least."""
-    monkeypatch.setattr(window, "WHOLE", 0.2)
+    monkeypatch.setattr(patience, "WHOLE", 0.2)
     when_etcd_stops(node, "old", lambda: one_down(node))
     result = node.run(node.both())
     assert result["outcome"] == "degraded"
@@ -596,7 +596,7 @@ def test_another_member_s_trouble_does_not_undo_this_node(node: Node, monkeypatc
 
 def test_the_way_back_does_not_break_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The API server fails, and a peer has died meanwhile: our etcd stays, and the old API server comes back."""
-    monkeypatch.setattr(window, "WHOLE", 0.2)
+    monkeypatch.setattr(patience, "WHOLE", 0.2)
     when_etcd_stops(node, "old", lambda: one_down(node))
     result = node.run(node.order(node.part(ETCD), node.dying_api()))
     assert result["outcome"] == "broken"
@@ -607,15 +607,15 @@ def test_the_way_back_does_not_break_quorum(node: Node, monkeypatch: pytest.Monk
 
 
 def test_the_way_back_waits_for_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "WHOLE", 0.2)
+    monkeypatch.setattr(patience, "WHOLE", 0.2)
     when_etcd_stops(node, "old", lambda: one_down(node))
-    at_event(monkeypatch, "cluster", lambda: monkeypatch.setattr(window, "WHOLE", PATIENT))
+    at_event(monkeypatch, "cluster", lambda: monkeypatch.setattr(patience, "WHOLE", PATIENT))
     at_event(monkeypatch, "undo", threading.Timer(0.1, lambda: node.etcd.down.clear()).start)
     assert_rolled_back(node, node.run(node.order(node.part(ETCD), node.dying_api())), "does not stay")
 
 
 def test_the_api_server_comes_back_even_if_etcd_does_not(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "ETCD_READY", 0.2)
+    monkeypatch.setattr(patience, "ETCD_READY", 0.2)
     monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
     result = node.run(node.both())
     assert (result["outcome"], node.etcd.keys[STOP].value) == ("broken", "cp1")
@@ -625,8 +625,8 @@ def test_the_api_server_comes_back_even_if_etcd_does_not(node: Node, monkeypatch
 def test_an_api_server_that_has_to_be_killed(make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exit takes longer than we wait for: the old one comes back, and etcd was never touched."""
     node = make(program=STAYS)
-    monkeypatch.setattr(window, "EXIT", 0.2)
-    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(window, "EXIT", PATIENT))
+    monkeypatch.setattr(patience, "EXIT", 0.2)
+    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(patience, "EXIT", PATIENT))
     before = processes.find(ETCD, {}, node.proc)
     assert_rolled_back(node, node.run(node.both()), "kube-apiserver has not ended (waited 0.2 s)")
     assert processes.find(ETCD, {}, node.proc) == before
@@ -634,7 +634,7 @@ def test_an_api_server_that_has_to_be_killed(make: Callable[..., Node], monkeypa
 
 
 def test_a_kubelet_that_does_not_act_leaves_the_node_as_it_was(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "EXIT", 0.2)
+    monkeypatch.setattr(patience, "EXIT", 0.2)
     node.kubelet.paused = True
     before = node.processes()
     assert_rolled_back(node, node.run(node.both()), "kube-apiserver has not ended (waited 0.2 s)")
@@ -642,7 +642,7 @@ def test_a_kubelet_that_does_not_act_leaves_the_node_as_it_was(node: Node, monke
 
 
 def test_a_node_that_cannot_be_brought_back_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "API_SERVER_READY", 0.5)
+    monkeypatch.setattr(patience, "API_SERVER_READY", 0.5)
     monkeypatch.setattr(node, "api_unready", lambda: "HTTP 500" if "api_out begin" in node.steps() else "")
     result = node.run(node.both())
     assert result["outcome"] == "broken"
@@ -817,7 +817,7 @@ def test_what_a_reboot_started_from_the_old_manifest_is_not_the_new_process(node
 def test_what_was_put_back_is_proved_also_after_a_cut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     order = node.order(node.part(ETCD), node.dying_api())
     assert cut_off(node, order, BACK.index("etcd_back done") + 1, before=True)
-    monkeypatch.setattr(window, "ETCD_READY", 0.2)
+    monkeypatch.setattr(patience, "ETCD_READY", 0.2)
     monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
     result = finish(node, order)
     assert result["outcome"] == "broken" and "etcd is not ready: panic" in result["message"]
@@ -982,7 +982,7 @@ def test_a_manifest_that_is_changed_in_the_middle_is_left_alone_too(node: Node, 
 
 def test_a_member_that_goes_away_after_the_gate_keeps_ours_running(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     before = processes.find(ETCD, {}, node.proc)
-    monkeypatch.setattr(window, "WHOLE", 0.3)
+    monkeypatch.setattr(patience, "WHOLE", 0.3)
     at_event(monkeypatch, "api_out", lambda: node.etcd.down.add("peer1"))
     at_event(monkeypatch, "undo", node.etcd.down.clear)
     assert_rolled_back(node, node.run(node.both()), "etcd is not stopped: member peer1")
@@ -990,7 +990,7 @@ def test_a_member_that_goes_away_after_the_gate_keeps_ours_running(node: Node, m
 
 
 def test_an_alarm_of_the_cluster_is_no_reason_to_undo(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "WHOLE", 0.3)
+    monkeypatch.setattr(patience, "WHOLE", 0.3)
     at_event(monkeypatch, "etcd_in", lambda: setattr(node.etcd, "alarms", ("memberID:1 alarm:NOSPACE",)))
     result = node.run(node.both())
     assert result["outcome"] == "degraded"
@@ -999,7 +999,7 @@ def test_an_alarm_of_the_cluster_is_no_reason_to_undo(node: Node, monkeypatch: p
 
 
 def test_an_api_server_whose_health_cannot_be_seen_is_not_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "API_SERVER_PATIENCE", 0.2)
+    monkeypatch.setattr(patience, "API_SERVER_PATIENCE", 0.2)
     monkeypatch.setattr(node, "api_unready", lambda: "certificate verify failed")
     assert_untouched(node, node.both(), "kube-apiserver is not ready: certificate verify failed")
 
@@ -1037,5 +1037,5 @@ def test_the_way_back_needs_no_space_beside_the_manifests(node: Node, monkeypatc
 
 
 def test_a_full_disk_is_found_before_anything_is_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "FREE_BYTES", 2**62)
+    monkeypatch.setattr(patience, "FREE_BYTES", 2**62)
     assert_untouched(node, node.both(), "is full: make room")

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate: whether a window may begin, and, asked again, whether etcd may be stopped now."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Callable
+
+from .._errors import KubetuneError
+from .._etcd import cluster
+from .._etcd.client import Client, EtcdError
+from .._etcd.lock import PREFIX, ClusterLock
+from .._node.state import make_state_directory, sync_directory
+from . import patience
+from .journal import Journal
+from .order import Order
+from .pod import Pod, until
+
+
+class Refused(KubetuneError):
+    """Nothing was changed."""
+
+
+def stop_key(order: Order) -> str:
+    """The key in etcd which tells the hosts of a run that a window of it has failed."""
+    return f"{PREFIX}runs/{order.run_id}/stopped"
+
+
+class Gate:
+    """
+    Args:
+        etcd, api: the pods of the order, None where it has none.
+        api_unready: says why the API server is not ready, empty when it is.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        journal: Journal,
+        state: Path,
+        client: Client,
+        etcd: Pod | None,
+        api: Pod | None,
+        api_unready: Callable[[], str],
+    ) -> None:
+        self._order = order
+        self._journal = journal
+        self._state = state
+        self._client = client
+        self._etcd = etcd
+        self._api = api
+        self._pods = [pod for pod in (etcd, api) if pod]
+        self._api_unready = api_unready
+
+    def open(self, lock: ClusterLock | None) -> None:
+        """Let the window begin, after a snapshot where this run has none yet; its name is in the journal.
+
+        Nothing is touched unless all of it can be proved afterwards, the cluster is whole and may miss this member, no
+        window of the run failed, and the manifests are those that were planned with.
+
+        Raises:
+            Refused: why not; nothing was touched.
+        """
+        self._take_snapshot()
+        self._journal.say("gate", "begin")
+        for pod in self._pods:
+            if pod.text() != pod.part.old:
+                raise Refused(f"{pod.path} has been changed since the plan: run again")
+        self._make_sure_of_room()
+        if self._api and self._api.part.old is not None:
+            self._make_sure_of_the_api_server()
+        if not self._order.bootstraps:
+            if self._client.get(stop_key(self._order)):
+                raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
+            problems = self._against_a_stop()
+            if problems:
+                raise Refused("; ".join(problems))
+        if lock:
+            lock.check()
+        for pod in self._pods:
+            pod.stage()
+
+    def _make_sure_of_room(self) -> None:
+        for directory in (Path(self._order.manifests_directory), self._state):
+            facts = os.statvfs(directory)
+            if facts.f_bavail * facts.f_frsize < patience.FREE_BYTES or (facts.f_files and facts.f_favail < patience.FREE_INODES):
+                raise Refused(f"the file system of {directory} is full: make room for {patience.FREE_BYTES >> 20} MiB")
+
+    def _make_sure_of_the_api_server(self) -> None:
+        """An API server whose health cannot be seen before the change could not be proved after it either."""
+        why = ""
+
+        def ready() -> bool:
+            nonlocal why
+            why = self._api_unready()
+            return not why
+
+        try:
+            until(ready, patience.API_SERVER_PATIENCE, lambda: f"kube-apiserver is not ready: {why}", lambda _text: None)
+        except KubetuneError as exc:
+            raise Refused(f"{exc}: mend it first") from exc
+
+    def _against_a_stop(self) -> list[str]:
+        """Why this host's etcd must not be stopped now; leadership is moved away where it is the leader's turn."""
+        view = cluster.survey(self._client)
+        if not (self._etcd and self._etcd.part.changes):
+            return cluster.problems(view)
+        member = self._own(view)
+        problems = cluster.gate(view, member.member.member_id, self._order.allow_downtime)
+        if not problems and member.status and member.status.is_leader and len(view.voters) > 1:
+            self._journal.say("leader", "begin", "this member leads: leadership is moved first")
+            to = cluster.hand_over_leadership(self._client, view, time.sleep)
+            self._journal.say("leader", "done", f"moved to {to:x}")
+        return problems
+
+    def ask_again(self, lock: ClusterLock | None) -> None:
+        """Right before etcd is stopped: since the gate minutes may have passed, or a reboot."""
+        if self._order.bootstraps:
+            return
+
+        def permitted() -> bool:
+            nonlocal why
+            try:
+                why = "; ".join(self._against_a_stop())
+            except EtcdError as exc:
+                why = str(exc)
+            return not why
+
+        why = ""
+        until(permitted, patience.WHOLE, lambda: f"etcd is not stopped: {why}", lambda text: self._journal.say("etcd", "wait", text))
+        if lock and lock.held:
+            lock.check()
+
+    def _take_snapshot(self) -> None:
+        """Once per run, before etcd is restarted for the first time, from this host's own member."""
+        key = f"{PREFIX}runs/{self._order.run_id}/snapshot"
+        if self._order.bootstraps or not (self._etcd and self._etcd.part.changes) or self._client.get(key):
+            return
+        directory = self._state / "snapshots"
+        make_state_directory(directory)
+        member = self._own(cluster.survey(self._client))
+        if member.status is None:
+            raise Refused(f"etcd member {member.label} of this host does not answer: no snapshot can be taken")
+        free = os.statvfs(directory)
+        if free.f_bavail * free.f_frsize < member.status.db_size + patience.FREE_MARGIN:
+            raise Refused(
+                f"{directory} has {free.f_bavail * free.f_frsize >> 20} MiB free, and the snapshot before the first "
+                f"restart needs {member.status.db_size + patience.FREE_MARGIN >> 20} MiB: make room"
+            )
+        self._journal.say("snapshot", "begin", f"{member.status.db_size >> 20} MiB from {member.label}")
+        path = directory / f"{self._order.run_id}.db"
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+                self._client.snapshot(member.endpoint, sink)
+                sink.flush()
+                os.fsync(sink.fileno())
+        except (OSError, EtcdError) as exc:
+            part.unlink(missing_ok=True)
+            raise Refused(f"the snapshot before the first restart failed: {exc}") from exc
+        os.replace(part, path)
+        sync_directory(directory)
+        self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
+        for old in sorted(directory.glob("*.db"), key=os.path.getmtime)[:-patience.SNAPSHOTS_KEPT]:
+            old.unlink()
+        self._journal.say("snapshot", "done", str(path))
+
+    def _own(self, view: cluster.ClusterView) -> cluster.MemberView:
+        member = view.by_name(self._order.member)
+        if member is None:
+            raise KubetuneError(f"etcd member {self._order.member!r} of this host is not in the member list")
+        return member

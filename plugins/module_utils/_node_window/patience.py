@@ -1,0 +1,26 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long a window waits for what, and how much room it needs."""
+
+from __future__ import annotations
+
+#: Seconds on top of a pod's grace period, after which the kubelet kills it: the kubelet's own reaction.
+EXIT = 45
+#: Seconds for the API server to be ready before anything is touched.
+API_SERVER_PATIENCE = 10
+#: Seconds until etcd answers: it reads the whole database first.
+ETCD_READY = 180
+#: Seconds: kubeadm's startup probe allows the API server 240.
+API_SERVER_READY = 300
+#: Seconds until all members are whole and caught up again.
+WHOLE = 120
+#: Seconds to wait for somebody else's cluster lock, the same for a window that was cut off, and between two tries.
+LOCK_WAIT = 300
+LOCK_WAIT_CUT_OFF = 20
+LOCK_PAUSE = 2.0
+#: How many snapshots taken before a change a host keeps, and the bytes that must stay free beside one.
+SNAPSHOTS_KEPT = 3
+FREE_MARGIN = 256 * 2**20
+#: Bytes and inodes that a file system needs for manifests and journal.
+FREE_BYTES, FREE_INODES = 16 * 2**20, 64
