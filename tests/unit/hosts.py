@@ -48,7 +48,7 @@ class Host:
         pod = yaml.safe_load(self.facts["manifests"][f"{component}.yaml"]["text"])
         self.facts["processes"][component] = [
             {
-                "pid": 100, "start_ticks": 1, "argv": pod["spec"]["containers"][0]["command"], "version": version,
+                "pid": 100, "argv": pod["spec"]["containers"][0]["command"], "version": version,
                 "peak_rss_bytes": peak, "certificates": [{"flag": "cert-file", "path": "/x", "days_left": 300, "problem": ""}],
             }
         ]

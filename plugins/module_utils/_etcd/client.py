@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 
 from .._errors import KubetuneError
 
-#: gRPC status codes that callers decide on (google.golang.org/grpc/codes).
-FAILED_PRECONDITION = 9
+#: The gRPC status code that a caller decides on (google.golang.org/grpc/codes).
 OUT_OF_RANGE = 11
 
 
@@ -144,11 +143,6 @@ class Client:
     def move_leader(self, leader_endpoint: str, target_id: int, timeout: float = 10.0) -> None:
         """Only the leader itself takes this call; the target has to be a voter."""
         self.call("/v3/maintenance/transfer-leadership", {"targetID": str(target_id)}, leader_endpoint, timeout)
-
-    def hash_kv(self, endpoint: str, revision: int = 0) -> tuple[int, int]:
-        """(hash, compact revision) of the key space up to a revision; comparable only for equal compact revisions."""
-        answer = self.call("/v3/maintenance/hashkv", {"revision": str(revision)}, endpoint, 60.0)
-        return int(answer.get("hash", 0)), int(answer.get("compact_revision", 0))
 
     def snapshot(self, endpoint: str, sink: Sink, timeout: float = 60.0) -> int:
         """Write one member's snapshot into ``sink``; return its size in bytes.
@@ -326,11 +320,6 @@ class Client:
         if url.scheme == "http":
             return http.client.HTTPConnection(url.hostname or "", url.port or 2379, timeout=timeout)
         raise KubetuneError(f"etcd endpoint {endpoint!r}: a URL such as https://10.0.0.1:2379 is needed")
-
-
-def prefix_end(prefix: str) -> str:
-    """The range_end that selects every key which starts with ``prefix`` (its last byte plus one)."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

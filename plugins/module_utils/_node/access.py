@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import ssl
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
 from .._etcd.client import Client, Tls
+from . import certificates
 from .processes import Process
 
 KUBELET_CERTIFICATE = Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
@@ -115,11 +115,9 @@ def api_server(flags: Mapping[str, Sequence[str]], root: Path = Path("/")) -> Ap
 def node_name() -> str | None:
     """The name in the kubelet's client certificate (CN system:node:NAME)."""
     try:
-        pem = KUBELET_CERTIFICATE.read_text()
-    except OSError:
+        return common_name_of_node(certificates.first(KUBELET_CERTIFICATE))
+    except KubetuneError:
         return None
-    found = re.search(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
-    return common_name_of_node(ssl.PEM_cert_to_DER_cert(found.group(0))) if found else None
 
 
 def common_name_of_node(der: bytes) -> str | None:
@@ -131,9 +129,9 @@ def common_name_of_node(der: bytes) -> str | None:
     return der[start + len(prefix) : start + der[start - 1]].decode()
 
 
-def container_root(process: Process | None) -> Path:
+def container_root(process: Process) -> Path:
     """Where a container's files are found from the host while its process runs."""
-    return Path(f"/proc/{process.pid}/root") if process else Path("/")
+    return Path(f"/proc/{process.pid}/root")
 
 
 def _under(root: Path, path: str) -> Path:

@@ -17,10 +17,23 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re
 
 
 def not_after(path: Path) -> datetime:
-    """The end of the first certificate of the file, which is the one that is presented.
+    """The end of the first certificate of the file.
 
     Raises:
         KubetuneError: the file is missing, unreadable or no certificate.
+    """
+    der = first(path)
+    try:
+        return _validity_end(der)
+    except (ValueError, IndexError) as exc:
+        raise KubetuneError(f"the certificate cannot be read: {exc}") from exc
+
+
+def first(path: Path) -> bytes:
+    """The first certificate of a PEM file, which is the one that is presented, as DER.
+
+    Raises:
+        KubetuneError: the file is missing, unreadable or holds none.
     """
     try:
         text = path.read_text(errors="replace")
@@ -30,8 +43,8 @@ def not_after(path: Path) -> datetime:
     if not found:
         raise KubetuneError("the file holds no PEM certificate")
     try:
-        return _validity_end(ssl.PEM_cert_to_DER_cert(found.group(0)))
-    except (ValueError, IndexError) as exc:
+        return ssl.PEM_cert_to_DER_cert(found.group(0))
+    except ValueError as exc:
         raise KubetuneError(f"the certificate cannot be read: {exc}") from exc
 
 

@@ -18,7 +18,7 @@ from .._etcd import cluster
 from .._static_pod.catalogue import ETCD, KUBE_APISERVER
 from .._static_pod.manifest import flags_of
 from . import access, certificates, judge, processes
-from .state import STATE, read_memory, read_unfinished
+from .state import read_memory, read_unfinished
 
 DEFAULT_MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBELET_CONFIG = Path("/var/lib/kubelet/config.yaml")
@@ -66,7 +66,6 @@ def discover() -> dict[str, Any]:
         "allocatable": _allocatable(running[KUBE_APISERVER]),
         "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))),
         "unfinished": read_unfinished(),
-        "state_directory": str(STATE),
     }
 
 
@@ -130,7 +129,6 @@ def _process(component: str, process: processes.Process) -> dict[str, Any]:
 
     return {
         "pid": process.pid,
-        "start_ticks": process.start_ticks,
         "argv": list(process.argv),
         "version": judge.version(f"/proc/{process.pid}/exe"),
         "peak_rss_bytes": processes.peak_rss_bytes(process.pid),
