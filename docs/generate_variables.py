@@ -149,8 +149,9 @@ def type_of(option: Mapping[str, Any]) -> str:
 
 def default_of(option: Mapping[str, Any], default: Any) -> str:
     """Empty where there is none."""
-    if isinstance(default, str) and "kubetune_profile" in default:
-        return f"`kubetune_profile`, else `{option['default']}`"
+    others = re.findall(r"(\w+) \| default\(", default) if isinstance(default, str) else []
+    if others:
+        return f"from {' and '.join(f'`{each}`' for each in others)}, else `{option['default']}`"
     return "" if default is None else f"`{_text(default)}`"
 
 

@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.wal import PLACES
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
 
 display = Display()
@@ -29,25 +30,22 @@ IDLE = 60
 #: Seconds before a lost host is asked again.
 LOST_PAUSE = 5
 
-_PART = {
-    "type": "dict",
-    "options": {
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "mode": {"type": "str", "choices": ["auto", "merge", "standalone"], "default": "auto"},
-        "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
-        "flags": {"type": "dict", "default": {}},
-        "resources": {"type": "dict", "default": {}},
-        "standalone": {"type": "dict", "default": {}},
-        "allow_downtime": {"type": "bool", "default": False},
-        "allow_unsafe_version": {"type": "bool", "default": False},
-        "certificate_min_days": {"type": "float", "default": 7},
-    },
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "mode": {"type": "str", "choices": ["auto", "merge", "standalone"], "default": "auto"},
+    "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
+    "flags": {"type": "dict", "default": {}},
+    "resources": {"type": "dict", "default": {}},
+    "standalone": {"type": "dict", "default": {}},
+    "allow_downtime": {"type": "bool", "default": False},
+    "allow_unsafe_version": {"type": "bool", "default": False},
+    "certificate_min_days": {"type": "float", "default": 7},
 }
 _SPEC = {
     "apply": {"type": "bool", "default": True},
     "run_id": {"type": "str"},
-    "etcd": _PART,
-    "kube_apiserver": _PART,
+    "etcd": {"type": "dict", "options": {**_OPTIONS, "wal": {"type": "str", "choices": list(PLACES), "default": PLACES[0]}}},
+    "kube_apiserver": {"type": "dict", "options": _OPTIONS},
 }
 
 

@@ -16,7 +16,8 @@ import yaml
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import etcd_access
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part, Wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import wal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import GRACE, Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import (
@@ -153,6 +154,7 @@ def make_order(
         etcd_access=access,
         member=etcd_manifest.flags().get("name", ["default"])[-1] if etcd_manifest else "",
         api_server=_where(api_manifest) if api_manifest else {},
+        wal=_wal(result) if result.changes(ETCD) else None,
         bootstraps=facts["cluster"] is None,
         allow_downtime=any(request.allow_downtime for request in requests.values()),
     )
@@ -187,6 +189,19 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         memory=None if request.state == "absent" else _memory(result, name, text),
         grace=live.manifest.grace if live.manifest else GRACE,
     )
+
+
+def _wal(result: NodePlan) -> Wal | None:
+    """Where the WAL is and shall be on the host; None where the manifest does not tell."""
+    live, new = result.live[ETCD].manifest, result.plans[ETCD].manifest
+    flags = new.flags()
+    data = new.host_path(wal.data_directory(flags))
+    place = new.host_path(wal.directory(flags))
+    before = live.host_path(wal.directory(live.flags())) if live else ""
+    if not data or not place or before is None:
+        return None
+    disk = f"{data}/{wal.MOUNT_POINT}"
+    return Wal(old=before, new=place, data=data, mount=disk if place.startswith(f"{disk}/") else "")
 
 
 def _memory(result: NodePlan, name: str, text: str | None) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def problems(view: ClusterView, ignore_alarms: Sequence[str] = ()) -> list[str]:
     leaders = {each.status.leader_id for each in view.members if each.status}
     if len(leaders - {0}) > 1:
         found.append("the members do not agree on the leader: an election is under way")
+    elif not found and view.leader is None:
+        found.append("no member says of itself that it leads: an election is under way")
     return found
 
 

@@ -15,7 +15,7 @@ from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock
 from .._node.state import make_state_directory, sync_directory
-from . import patience
+from . import patience, wal
 from .journal import Journal
 from .order import Order
 from .pod import Pod, until
@@ -71,6 +71,7 @@ class Gate:
             if pod.text() != pod.part.old:
                 raise Refused(f"{pod.path} has been changed since the plan: run again")
         self._make_sure_of_room()
+        self._make_sure_of_the_wal()
         if self._api and self._api.part.old is not None:
             self._make_sure_of_the_api_server()
         if not self._order.bootstraps:
@@ -89,6 +90,20 @@ class Gate:
             facts = os.statvfs(directory)
             if facts.f_bavail * facts.f_frsize < patience.FREE_BYTES or (facts.f_files and facts.f_favail < patience.FREE_INODES):
                 raise Refused(f"the file system of {directory} is full: make room for {patience.FREE_BYTES >> 20} MiB")
+
+    def _make_sure_of_the_wal(self) -> None:
+        """A restarted etcd has to find its WAL, or it can be taken to where it will look for it."""
+        paths = self._order.wal
+        if paths is None or not (self._etcd and self._etcd.part.changes and self._etcd.part.new is not None):
+            return
+        problems = [wal.unmounted(paths)]
+        if not self._order.bootstraps:
+            problems.append(wal.missing(paths))
+        relocation = wal.relocation(paths, self._order.id)
+        if relocation and not any(problems):
+            problems += relocation.obstacles()
+        if any(problems):
+            raise Refused("; ".join(filter(None, problems)))
 
     def _make_sure_of_the_api_server(self) -> None:
         """An API server whose health cannot be seen before the change could not be proved after it either."""

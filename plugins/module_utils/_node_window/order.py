@@ -39,6 +39,28 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Wal:
+    """Where etcd's write-ahead log lives, as directories on the host.
+
+    Attributes:
+        old: of the process that runs from the old manifest; empty before the first start.
+        new: of the process that will run from the new one.
+        data: etcd's data directory.
+        mount: mount point which has to be mounted for ``new``; empty where there is none.
+    """
+
+    old: str
+    new: str
+    data: str
+    mount: str = ""
+
+    @property
+    def default(self) -> str:
+        """Where etcd looks without ``--wal-dir`` (server/config/config.go, WALDir)."""
+        return f"{self.data}/member/wal"
+
+
+@dataclass(frozen=True)
 class Order:
     """
     Attributes:
@@ -48,6 +70,7 @@ class Order:
         etcd, kube_apiserver: the parts; None where this host has no such manifest and gets none.
         etcd_access: endpoints and host paths of CA, certificate and key (`_node.access.EtcdAccess`).
         api_server: the flags which say where the API server answers, with host paths.
+        wal: None where no etcd is changed.
         bootstraps: there is no cluster yet; nothing can be asked before etcd's first start.
         allow_downtime: consent to the downtime of a cluster of one.
     """
@@ -61,6 +84,7 @@ class Order:
     etcd_access: Mapping[str, Any]
     member: str
     api_server: Mapping[str, list[str]] = field(default_factory=dict)
+    wal: Wal | None = None
     bootstraps: bool = False
     allow_downtime: bool = False
 
@@ -73,4 +97,5 @@ class Order:
         for name in ("etcd", "kube_apiserver"):
             part = known[name]
             known[name] = Part(**{**part, "argv": tuple(part["argv"]), "old_argv": tuple(part["old_argv"])}) if part else None
+        known["wal"] = Wal(**known["wal"]) if known.get("wal") else None
         return cls(**known)

@@ -18,7 +18,7 @@ from .._etcd.lock import ClusterLock, LockHeld
 from .._node.access import EtcdAccess, api_server
 from .._node.processes import Process, newest_log
 from .._node.state import STATE, make_state_directory, memory_path, write_atomically
-from . import patience
+from . import patience, wal
 from .gate import Gate, Refused, stop_key
 from .journal import Journal
 from .order import Order, Part
@@ -125,10 +125,12 @@ class Window:
             self._api_out()
             if self._etcd.text() == self._etcd.part.old:
                 self._gate.ask_again(lock)
+            self._move_wal(self._etcd)
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
             others = self._prove_cluster()
+            self._discard_old_wal()
         if self._api:
             self._swap(self._api, self._api.part.new, self._api.part.argv)
         self._remember()
@@ -142,6 +144,37 @@ class Window:
         self._api.put(None)
         self._api.wait_none(self._api.part.grace + patience.EXIT)
         self._journal.say("api_out", "done")
+
+    def _etcd_out(self, etcd: Pod) -> None:
+        self._journal.say("etcd_out", "begin")
+        etcd.put(None)
+        etcd.wait_none(etcd.part.grace + patience.EXIT)
+        self._journal.say("etcd_out", "done")
+
+    def _move_wal(self, etcd: Pod) -> None:
+        """Where the new manifest has the WAL elsewhere. From etcd's first start on it only the newest WAL may be used."""
+        relocation = self._relocation
+        if relocation is None or self._journal.reached("wal_move", "done") or self._journal.reached("etcd_in"):
+            return
+        self._etcd_out(etcd)
+        self._journal.say("wal_move", "begin", source=str(relocation.source), target=str(relocation.target))
+        moved = relocation.move(lambda text: self._journal.say("wal_move", "wait", text))
+        self._journal.say("wal_move", "done", f"{moved}; from etcd's start on it there is no way back but to copy it again")
+
+    @property
+    def _relocation(self) -> wal.Relocation | None:
+        """As it was begun; as the host is, where it was not."""
+        order = self._order.wal
+        begun = self._journal.reached("wal_move")
+        if order is None or begun is None:
+            return wal.relocation(order, self._order.id) if order else None
+        return wal.Relocation(Path(begun["source"]), Path(begun["target"]), order, self._order.id)
+
+    def _discard_old_wal(self) -> None:
+        relocation = self._relocation
+        if relocation and self._journal.reached("wal_move"):
+            relocation.discard_old()
+            self._journal.say("wal_old", "done", "the WAL from before is removed")
 
     def _swap(self, pod: Pod, text: str | None, argv: tuple[str, ...]) -> None:
         """Put a manifest in and prove the process. What runs already as wanted, and was not there before, stays."""
@@ -246,14 +279,36 @@ class Window:
         )
 
     def _etcd_back(self) -> None:
-        if not self._etcd or not self._journal.reached("etcd_in"):
+        if not self._etcd or not (self._journal.reached("etcd_in") or self._journal.reached("etcd_out")):
             return
         if self._etcd.text() != self._etcd.part.old:
             self._spare_quorum()
         self._api_out()
+        self._wal_back(self._etcd)
         self._restore(self._etcd)
         if self._etcd.part.old is not None:
             self._prove_cluster()
+            self._discard_old_wal()
+
+    def _wal_back(self, etcd: Pod) -> None:
+        """A WAL that etcd was never started on is dropped; one that it may have been started on is the newest."""
+        relocation = self._relocation
+        if relocation is None or not self._journal.reached("wal_move") or self._journal.reached("wal_back", "done"):
+            return
+        self._etcd_out(etcd)
+        self._journal.say("wal_back", "begin")
+        if self._journal.reached("etcd_in"):
+            try:
+                text = relocation.reverse.move(lambda text: self._journal.say("wal_back", "wait", text))
+            except (KubetuneError, OSError) as exc:
+                raise KubetuneError(
+                    f"the newest WAL, in {relocation.target}, cannot be taken back to {relocation.source}: {_text(exc)}; etcd must "
+                    "never be started on an older one: mend the disk, then put the new manifest in, or replace this member"
+                ) from exc
+        else:
+            relocation.take_back()
+            text = f"{relocation.source}, on which etcd ran last"
+        self._journal.say("wal_back", "done", text)
 
     def _api_back(self) -> None:
         if self._api and (self._journal.reached("api_out") or self._journal.reached("kube-apiserver_in")):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from .._errors import KubetuneError
-from . import checks, standalone
+from . import checks, standalone, wal
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
@@ -34,6 +34,7 @@ class Request:
         profile: ``guide`` or ``upstream``.
         flags, resources: see `plan.wishes`.
         standalone: identity, listeners and paths of a complete manifest; see `standalone`.
+        wal: where etcd's WAL shall live, one of `wal.PLACES`.
         refused: profile flag -> why the target's binary turned it down.
     """
 
@@ -46,6 +47,7 @@ class Request:
     allow_downtime: bool = False
     allow_unsafe_version: bool = False
     certificate_min_days: float = CERTIFICATE_MIN_DAYS
+    wal: str = "as_it_is"
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -150,9 +152,13 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     if wrong:
         return
     memory = Memory((live.memory or {}).get("settings", {}), rendered)
+    if component.name == ETCD and request.state == "present":
+        wanted = {**wanted, **wal.wish(request.wal, base.flags(), memory)}
     planned = plan(component, base, wanted, memory, version)
     for flag, reason in request.refused.items():
         planned.say(f"--{flag}", "refused", component.flag(flag).guide, reason=reason)
+    if component.name == ETCD:
+        result.problems += _unfit_wal(live, planned)
     result.plans[component.name] = planned
     result.rendered[component.name] = rendered
 
@@ -182,22 +188,23 @@ def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest |
     rendered = Manifest(standalone.render(component.name, request.standalone), component.name)
     if live.manifest is None:
         return rendered, True
-    differences = _differences(component, live.manifest, rendered)
+    moved = {wal.FLAG[2:]} if wal.FLAG in (remembered.get("settings") or {}) else set()
+    differences = _differences(component, live.manifest, rendered, moved)
     # Somebody else has replaced ours, as kubeadm does: merge into theirs.
     if untouched or request.mode == "standalone":
         problems += differences
     return live.manifest, not differences
 
 
-def _differences(component: Component, live: Manifest, rendered: Manifest) -> list[str]:
-    """What a complete manifest must not change of one that is there."""
+def _differences(component: Component, live: Manifest, rendered: Manifest, moved: set[str]) -> list[str]:
+    """What a complete manifest must not change of one that is there, but for the flags that this collection ``moved``."""
     variable = f"{component.role}_standalone"
     before, after = live.flags(), rendered.flags()
     found = [
         f"{component.name} --{name}: {text(before.get(name)) or 'nothing'} is there, and {variable} makes "
         f"{text(after.get(name)) or 'nothing'} of it: identity, listeners, certificates and paths of a running member are not "
         "moved here; give what is there"
-        for name in sorted(component.identity - standalone.FIRST_START)
+        for name in sorted(component.identity - standalone.FIRST_START - moved)
         if before.get(name) != after.get(name)
     ]
     if live.image != rendered.image:
@@ -284,6 +291,19 @@ def _unfit_process(live: Live, request: Request) -> list[str]:
                 f"{request.certificate_min_days:g} are wanted before a restart; renew it (kubeadm certs renew)"
             )
     return wrong
+
+
+def _unfit_wal(live: Live, planned: Plan) -> list[str]:
+    """Why the WAL cannot be moved; empty where it can, or stays."""
+    manifests = [each for each in (live.manifest, planned.manifest) if each]
+    inside = [wal.directory(each.flags()) for each in manifests]
+    if inside[0] == inside[-1]:
+        return []
+    return [
+        f"etcd {wal.FLAG}: {path} is in no hostPath volume of the pod, and the host cannot move a WAL that it does not see"
+        for each, path in zip(manifests, inside)
+        if not each.host_path(path)
+    ]
 
 
 def _relate(
