@@ -1,14 +1,15 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sysctl part: the settings of the desired state, the file that keeps them, and who overrides it."""
+"""The sysctl part: the settings of the desired state, the file that keeps them, and what the next boot makes of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Callable, Iterable, Mapping
 
-from .._kernel import sysctl
+from .._kernel import sysctl, sysctl_files
+from .._kernel.sysctl_files import Assignment
 from .._kernel.tree import Tree
 from .._report import entry
 from .profile import Choice, Desired
@@ -107,17 +108,66 @@ def content(decisions: Iterable[Decision]) -> str | None:
     return sysctl.render(values) if values else None
 
 
-def overridden(tree: Tree, decisions: Iterable[Decision], role: str) -> list[dict[str, Any]]:
-    """A warning for each value that another file takes back at the next boot."""
-    later = sysctl.read_later(tree)
+def at_boot(tree: Tree, decisions: Iterable[Decision], role: str) -> list[dict[str, Any]]:
+    """A warning for each value that the next boot, or `sysctl --system`, does not bring."""
+    decided = [each for each in decisions if each.setting.key.startswith(PREFIX) and each.setting.wanted]
+    boot = sysctl_files.at_boot(tree, {sysctl.OWN_FILE: content(decided) or ""})
+    last = sysctl_files.parse(tree.read(sysctl_files.PROCPS_FILE) or "", sysctl_files.PROCPS_FILE)
     found = []
-    for each in decisions:
-        if not (each.setting.key.startswith(PREFIX) and each.setting.wanted and each.record):
-            continue
-        name, value = each.record.applied
-        winner = sysctl.overriding(name, value, later)
-        if winner:
-            when = "sysctl --system" if winner.file == sysctl.PROCPS_FILE else "the next boot"
-            reason = f"{winner.file} is read after {sysctl.OWN_FILE}: {when} sets {winner.name} = {winner.value}; remove it there"
+    for each in decided:
+        if each.record:
+            name, value = each.record.applied
+            reason = _undone_at_boot(name, value, boot) or _undone_by_procps(name, value, boot, last)
+        else:
+            name, value = each.setting.item, each.setting.live.text if each.setting.live else None
+            reason = _forgotten_at_boot(each, boot)
+        if reason:
             found.append(entry(role, name, "warning", value=value, reason=reason))
     return found
+
+
+def _undone_at_boot(name: str, value: str, boot: list[Assignment]) -> str:
+    winner = sysctl_files.in_force(name, boot)
+    if winner is None:
+        by = next((each.file for each in boot if each.name == name), "another file")
+        return f"{by} is read after {sysctl.OWN_FILE} and takes it out (-{name}), so the next boot leaves the kernel's; remove it there"
+    if _same(winner, name, value):
+        return ""
+    sets = f"the next boot sets {winner.name} = {winner.value}; remove it there"
+    first = next((each.file for each in boot if each.name == name), "")
+    if winner.name == name or first in ("", sysctl.OWN_FILE):
+        return f"{winner.file} is read after {sysctl.OWN_FILE}: {sets}"
+    return (
+        f"{first} says the same as {sysctl.OWN_FILE}, so systemd sets it there and then, and {winner.file} comes after "
+        f"that: {sets}"
+    )
+
+
+def _undone_by_procps(name: str, value: str, boot: list[Assignment], last: list[Assignment]) -> str:
+    winner = sysctl_files.in_force(name, [*boot, *last])
+    if winner is None or winner.file != sysctl_files.PROCPS_FILE or _same(winner, name, value):
+        return ""
+    return (
+        f"{winner.file} is read after {sysctl.OWN_FILE}: sysctl --system sets {winner.name} = {winner.value}; "
+        "remove it there"
+    )
+
+
+def _same(winner: Assignment, name: str, value: str) -> bool:
+    return sysctl_files.face_of(winner, name) == name and sysctl.normalise(winner.value or "") == value
+
+
+def _forgotten_at_boot(decision: Decision, boot: list[Assignment]) -> str:
+    """A live value that stays, and which no file keeps."""
+    if decision.verdict != "kept":
+        return ""
+    name = decision.setting.item
+    winner = sysctl_files.in_force(name, boot)
+    if winner and decision.setting.keeps(
+        Value(sysctl_files.face_of(winner, name), sysctl.normalise(winner.value or ""))
+    ):
+        return ""
+    return (
+        "no file of sysctl.d sets the value that is there, so it may be another one after the next boot; "
+        "host_tuning_sysctls makes it last"
+    )

@@ -50,7 +50,7 @@ def _report(tree: Tree, plan: Plan, done: Done) -> list[dict[str, Any]]:
     entries = list(plan.queues.entries)
     entries += [_of_setting(each) for each in done.decisions]
     entries += [entry(ROLE, item, "left_out", reason=reason) for item, reason in plan.desired.left_out.items()]
-    entries += kernel_values.overridden(tree, done.decisions, ROLE)
+    entries += kernel_values.at_boot(tree, done.decisions, ROLE)
     entries += queues.persistence(tree, done.decisions, plan.queues, ROLE)
     entries += open_files.report(plan.open_files, [each.path for each in done.files], done.restarted, ROLE)
     entries += [_of_file(each) for each in done.files]

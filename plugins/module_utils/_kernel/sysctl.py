@@ -1,24 +1,19 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kernel values below /proc/sys: names, ranges, and the files which set them at boot."""
+"""Kernel values below /proc/sys: names, ranges, and our file of them."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable
+from typing import Any
 
-from .tree import OWN_HEADER, Tree
+from .tree import OWN_HEADER
 
 #: Sorts after the 99-sysctl.conf of kubespray and of Debian: systemd-sysctl(8) and `sysctl --system` order the files of
 #: all directories by their base name, and the last one wins (sysctl.d(5)).
 OWN_FILE = "/etc/sysctl.d/99-zz-kubetune.conf"
-#: In order of precedence: of two files with the same name, the one in the earlier directory counts (sysctl.d(5)).
-DIRECTORIES = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
-#: Read last, and only by `sysctl --system` of procps; systemd does not read it.
-PROCPS_FILE = "/etc/sysctl.conf"
 
 #: One limit with two faces: writing one of them makes the other 0 (mm/page-writeback.c).
 PAIRS = (("vm.dirty_ratio", "vm.dirty_bytes"), ("vm.dirty_background_ratio", "vm.dirty_background_bytes"))
@@ -65,6 +60,14 @@ KEYS = {
 def path_of(name: str) -> str:
     """``vm.swappiness`` -> ``/proc/sys/vm/swappiness``; in a name, ``.`` and ``/`` stand for each other (sysctl.d(5))."""
     return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
+
+
+def dotted(name: str) -> str:
+    """The name with dots. It may be written with slashes: whichever separator comes first tells (sysctl.d(5))."""
+    first = re.search(r"[./]", name)
+    if not first or first.group() == ".":
+        return name
+    return re.sub(r"/+", "/", name).strip("/").translate(str.maketrans("./", "/."))
 
 
 def normalise(text: str) -> str:
@@ -142,60 +145,3 @@ def render(values: dict[str, str]) -> str:
     lines = [OWN_HEADER]
     lines += [f"{name} = {values[name]}" for name in sorted(values)]
     return "\n".join(lines) + "\n"
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """``name = value`` in ``file``."""
-
-    file: str
-    name: str
-    value: str
-
-
-def parse(text: str, file: str) -> list[Assignment]:
-    """The assignments of a sysctl.d file.
-
-    Patterns with ``*`` are left out: they never override a value that is set by its own name (systemd-sysctl(8)).
-    """
-    found = []
-    for line in text.splitlines():
-        stripped = line.strip()
-        name, separator, value = stripped.lstrip("-").partition("=")
-        name = name.strip()
-        if not separator or stripped[0] in "#;" or "*" in name:
-            continue
-        found.append(Assignment(file, dotted(name), normalise(value)))
-    return found
-
-
-def dotted(name: str) -> str:
-    """Names may be written with slashes; whichever separator comes first tells (sysctl.d(5))."""
-    first = re.search(r"[./]", name)
-    return name.translate(str.maketrans("./", "/.")) if first and first.group() == "/" else name
-
-
-def read_later(tree: Tree, own_file: str = OWN_FILE) -> list[Assignment]:
-    """The assignments which are read after those of ``own_file``, in the order in which they are read."""
-    files: dict[str, str] = {}
-    for directory in DIRECTORIES:
-        for name in tree.names(directory):
-            if name.endswith(".conf"):
-                files.setdefault(name, f"{directory}/{name}")
-    later = [files[name] for name in sorted(files) if name > os.path.basename(own_file)]
-    found = []
-    for file in [*later, PROCPS_FILE]:
-        found += parse(tree.read(file) or "", file)
-    return found
-
-
-def overriding(name: str, value: str, later: Iterable[Assignment]) -> Assignment | None:
-    """The assignment, if any, which undoes ``name = value`` at the next boot."""
-    winner = None
-    for each in later:
-        if each.name in (name, other_face(name)):
-            winner = each
-    if winner is None or (winner.name == name and winner.value == value):
-        return None
-    # The face that is 0 is the one not in force: it sets nothing.
-    return None if winner.name != name and winner.value == "0" else winner

@@ -173,22 +173,25 @@ def test_stricter_and_larger_values_stay(host: FakeHost) -> None:
     host.sysctls({"net/core/rmem_max": "268435456", "vm/dirty_ratio": "10", "vm/swappiness": "0"})
     outcome = tune(host)
     for name, value in {"net.core.rmem_max": "268435456", "vm.dirty_ratio": "10", "vm.swappiness": "0"}.items():
-        assert (said(outcome, name)["verdict"], said(outcome, name)["value"], live(host, name)) == (
-            "kept",
-            value,
-            value,
-        )
+        assert (said(outcome, name, "kept")["value"], live(host, name)) == (value, value)
+        assert "no file of sysctl.d sets the value" in said(outcome, name, "warning")["reason"]
         assert name not in (host.read(sysctl.OWN_FILE) or "")
     explicit = tune(host, sysctls={"net.core.rmem_max": 4194304})
     assert said(explicit, "net.core.rmem_max")["verdict"] == "changed"
+
+
+def test_a_kept_value_that_a_file_keeps_needs_no_warning(host: FakeHost) -> None:
+    host.sysctls({"vm/swappiness": "0", "vm/dirty_ratio": "0", "vm/dirty_bytes": "1073741824"})
+    host.file("/usr/lib/sysctl.d/50-x.conf", "vm.swapp* = 0\nvm.dirty_bytes = 1073741824\n")
+    outcome = tune(host)
+    assert (said(outcome, "vm.swappiness")["verdict"], said(outcome, "vm.dirty_ratio")["verdict"]) == ("kept", "kept")
 
 
 def test_a_limit_in_bytes_is_a_choice_of_the_host(host: FakeHost) -> None:
     """Writing the profile's percentage would make the bytes 0."""
     host.sysctls({"vm/dirty_ratio": "0", "vm/dirty_bytes": "1073741824"})
     outcome = tune(host)
-    assert said(outcome, "vm.dirty_ratio")["verdict"] == "kept"
-    assert said(outcome, "vm.dirty_ratio")["value"] == "vm.dirty_bytes = 1073741824"
+    assert said(outcome, "vm.dirty_ratio", "kept")["value"] == "vm.dirty_bytes = 1073741824"
     assert live(host, "vm.dirty_bytes") == "1073741824"
 
 
@@ -390,6 +393,25 @@ def test_the_file_that_overrides_ours_is_named(host: FakeHost) -> None:
     outcome = tune(host)
     assert live(host, "vm.swappiness") == "1"
     assert "/etc/sysctl.d/99-zzz-mine.conf is read after" in said(outcome, "vm.swappiness", "warning")["reason"]
+
+
+def test_a_line_without_a_value_takes_ours_out(host: FakeHost) -> None:
+    host.file("/run/sysctl.d/99-zzz.conf", "-vm.swappiness\n")
+    assert "/run/sysctl.d/99-zzz.conf is read after" in said(tune(host), "vm.swappiness", "warning")["reason"]
+
+
+def test_an_earlier_file_that_says_the_same_keeps_its_place(host: FakeHost) -> None:
+    """systemd-sysctl writes the percentage first then, and the bytes of the file between the two undo it."""
+    host.file("/usr/lib/sysctl.d/10-a.conf", "vm.dirty_ratio = 15\n")
+    host.file("/usr/lib/sysctl.d/50-b.conf", "vm.dirty_bytes = 4294967296\n")
+    reason = said(tune(host), "vm.dirty_ratio", "warning")["reason"]
+    assert "10-a.conf says the same" in reason and "50-b.conf comes after that" in reason
+
+
+def test_a_file_that_only_procps_reads_is_named(host: FakeHost) -> None:
+    host.file("/etc/sysctl.conf", "vm.swappiness = 60\n")
+    reason = said(tune(host), "vm.swappiness", "warning")["reason"]
+    assert reason.startswith("/etc/sysctl.conf is read after") and "sysctl --system sets vm.swappiness = 60" in reason
 
 
 def test_login_limits_of_others(host: FakeHost) -> None:

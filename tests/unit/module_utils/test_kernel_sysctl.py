@@ -5,18 +5,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel import sysctl
-from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel.sysctl import Assignment
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from tests.unit.module_utils.fake_host import FakeHost
-
-NAMES = st.from_regex(r"[a-z]{2,8}(\.[a-z_0-9]{1,8}){1,3}", fullmatch=True)
 
 
 @pytest.mark.parametrize(
@@ -100,50 +92,14 @@ def test_what_a_profile_would_weaken_is_kept(name: str, live: str, wanted: str, 
     assert sysctl.keeps(name, live, wanted) is keeps
 
 
-@settings(deadline=None)
-@given(st.dictionaries(NAMES, st.from_regex(r"[0-9]{1,9}( [0-9]{1,9}){0,2}", fullmatch=True)))
-def test_what_is_rendered_is_what_is_read(values: dict[str, str]) -> None:
-    text = sysctl.render(values)
-    assert {each.name: each.value for each in sysctl.parse(text, "f")} == values
-    assert text == sysctl.render(dict(reversed(list(values.items()))))
-
-
-def test_parsing_like_systemd() -> None:
-    text = "# vm.a = 1\n; vm.b = 1\n\nvm/dirty_ratio=10\n-vm.swappiness =  5 \nnet.ipv4.conf.*.rp_filter = 2\n-net.ipv4.conf.all\nnet/ipv4/conf/eth0.1/x = 1"
-    assert [(each.name, each.value) for each in sysctl.parse(text, "f")] == [
-        ("vm.dirty_ratio", "10"),
-        ("vm.swappiness", "5"),
-        ("net.ipv4.conf.eth0/1.x", "1"),
-    ]
-
-
-def test_later_files_in_their_real_order(tmp_path: Path) -> None:
-    host = FakeHost(tmp_path)
-    host.file("/etc/sysctl.d/99-sysctl.conf", "vm.swappiness = 10\n")
-    host.file(sysctl.OWN_FILE, "vm.swappiness = 1\n")
-    host.file("/usr/lib/sysctl.d/zz.conf", "vm.swappiness = 20\n")
-    host.file("/run/sysctl.d/zz.conf", "vm.swappiness = 30\n")
-    host.file("/usr/lib/sysctl.d/99-zzz.conf", "vm.dirty_ratio = 40\n")
-    host.file("/etc/sysctl.d/zzz.txt", "vm.swappiness = 50\n")
-    host.file("/etc/sysctl.conf", "vm.swappiness = 60\n")
-    assert sysctl.read_later(host) == [
-        Assignment("/usr/lib/sysctl.d/99-zzz.conf", "vm.dirty_ratio", "40"),
-        Assignment("/run/sysctl.d/zz.conf", "vm.swappiness", "30"),
-        Assignment("/etc/sysctl.conf", "vm.swappiness", "60"),
-    ]
-
-
 @pytest.mark.parametrize(
-    ("assignments", "winner"),
+    ("written", "name"),
     [
-        ([("vm.dirty_ratio", "15")], None),
-        ([("vm.dirty_ratio", "40")], 0),
-        ([("vm.dirty_ratio", "40"), ("vm.dirty_ratio", "15")], None),
-        ([("vm.dirty_bytes", "1073741824")], 0),
-        ([("vm.dirty_bytes", "0")], None),
-        ([("vm.dirty_background_ratio", "40")], None),
+        ("vm/swappiness", "vm.swappiness"),
+        ("/vm//swappiness", "vm.swappiness"),
+        ("net/ipv4/conf/eth0.1/x", "net.ipv4.conf.eth0/1.x"),
+        ("net.ipv4.conf.eth0/1.x", "net.ipv4.conf.eth0/1.x"),
     ],
 )
-def test_the_last_one_overrides(assignments: list[tuple[str, str]], winner: int | None) -> None:
-    later = [Assignment("f", name, value) for name, value in assignments]
-    assert sysctl.overriding("vm.dirty_ratio", "15", later) == (None if winner is None else later[winner])
+def test_names_with_slashes(written: str, name: str) -> None:
+    assert sysctl.dotted(written) == name
