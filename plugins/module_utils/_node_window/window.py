@@ -125,7 +125,9 @@ class Window:
             self._api_out()
             if self._etcd.text() == self._etcd.part.old:
                 self._gate.ask_again(lock)
-            self._move_wal(self._etcd)
+            if self._etcd.part.old is not None and not self._journal.reached("etcd_in"):
+                self._etcd_out(self._etcd)
+                self._move_wal()
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
@@ -146,17 +148,17 @@ class Window:
         self._journal.say("api_out", "done")
 
     def _etcd_out(self, etcd: Pod) -> None:
+        """Out and in again takes the kubelet 2 s, a changed manifest 15: it looks for what it can start only every 10 s."""
         self._journal.say("etcd_out", "begin")
         etcd.put(None)
         etcd.wait_none(etcd.part.grace + patience.EXIT)
         self._journal.say("etcd_out", "done")
 
-    def _move_wal(self, etcd: Pod) -> None:
+    def _move_wal(self) -> None:
         """Where the new manifest has the WAL elsewhere. From etcd's first start on it only the newest WAL may be used."""
         relocation = self._relocation
-        if relocation is None or self._journal.reached("wal_move", "done") or self._journal.reached("etcd_in"):
+        if relocation is None or self._journal.reached("wal_move", "done"):
             return
-        self._etcd_out(etcd)
         self._journal.say("wal_move", "begin", source=str(relocation.source), target=str(relocation.target))
         moved = relocation.move(lambda text: self._journal.say("wal_move", "wait", text))
         self._journal.say("wal_move", "done", f"{moved}; from etcd's start on it there is no way back but to copy it again")
@@ -295,9 +297,9 @@ class Window:
         relocation = self._relocation
         if relocation is None or not self._journal.reached("wal_move") or self._journal.reached("wal_back", "done"):
             return
-        self._etcd_out(etcd)
         self._journal.say("wal_back", "begin")
         if self._journal.reached("etcd_in"):
+            self._etcd_out(etcd)
             try:
                 text = relocation.reverse.move(lambda text: self._journal.say("wal_back", "wait", text))
             except (KubetuneError, OSError) as exc:

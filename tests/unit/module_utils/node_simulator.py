@@ -45,6 +45,7 @@ class Kubelet(threading.Thread):
         self._lock = threading.Lock()
         self.paused = False
         self.on_stop: Callable[[str], None] = lambda _component: None
+        self.on_start: Callable[[str, list[str]], None] = lambda _component, _command: None
 
     def run(self) -> None:
         while not self._stop_asked.wait(0.003):
@@ -66,7 +67,9 @@ class Kubelet(threading.Thread):
                 del self._running[name]
             for name, text in wanted.items():
                 if name not in self._running:
-                    self._running[name] = (text, self._start(json.loads(text)["command"]))
+                    command = json.loads(text)["command"]
+                    self.on_start(name, command)
+                    self._running[name] = (text, self._start(command))
 
     def is_up(self, component: str) -> bool:
         running = self._running.get(component)
