@@ -43,17 +43,21 @@ options:
   paths:
     description:
       - Absolute paths whose disks are tuned, such as etcd's data directory, and the one of its WAL.
-      - For a path that does not exist the disk of its nearest parent is taken, with a warning.
+      - For a path that does not exist the disk of its nearest parent is taken, with a warning. One below another of the paths
+        is passed over until it exists - so is the mount point of the WAL, as long as the WAL has no disk of its own.
       - A path without a disk, as on tmpfs or NFS, is reported, or an error where O(scheduler), O(scheduler_by_class) or
         O(read_ahead_kb) is given.
     type: list
     elements: str
-    default: [/var/lib/etcd]
+    default: [/var/lib/etcd, /var/lib/etcd/wal-disk]
   scheduler:
     description:
       - I/O scheduler of the disks at the bottom, for all classes but V(nvme). V(deadline) and V(noop) are the names of before
         Linux 5.0, and mean V(mq-deadline) and V(none). V(keep) leaves it as it is.
-      - The guide's is V(deadline), and V(none) for NVMe.
+      - Where request-based multipath stands for several disks, that of the multipath device, whose scheduler is the one that acts.
+      - V(auto) takes V(mq-deadline) for disks that rotate and for SSDs with one hardware queue, V(none) for SSDs with several,
+        and leaves what is virtual, of the network or a loop device as it is.
+      - The guide's is V(deadline), and V(none) for NVMe. Disks of the network are left as they are.
     type: str
   scheduler_by_class:
     description:
@@ -72,6 +76,13 @@ options:
     type: str
     choices: [exact, at_least, keep]
     default: exact
+  dirty_limits:
+    description:
+      - Whether the guide's limits on dirty pages are percentages of the available memory, or V(bytes) - C(vm.dirty_bytes)
+        1073741824 and C(vm.dirty_background_bytes) 268435456. On hosts with much memory the percentages amount to tens of GB.
+    type: str
+    choices: [ratio, bytes]
+    default: ratio
   sysctls:
     description:
       - Kernel values by name, such as V(vm.swappiness), over those of the profile. A null takes a value out of the profile.
@@ -100,17 +111,15 @@ EXAMPLES = r"""
 - name: Tune the host by the guide
   kubetune.control_plane.host_tuning:
 
-- name: Tune the disks of the data and of the WAL, with dirty limits in bytes, and leave swappiness alone
+- name: Tune the disks of two etcd instances by their classes, with dirty limits in bytes, and leave swappiness alone
   kubetune.control_plane.host_tuning:
     paths:
       - /var/lib/etcd
-      - /var/lib/etcd/wal-disk
-    scheduler_by_class:
-      ssd: none
+      - /var/lib/etcd-events
+    scheduler: auto
     read_ahead_mode: at_least
+    dirty_limits: bytes
     sysctls:
-      vm.dirty_bytes: 1073741824
-      vm.dirty_background_bytes: 268435456
       vm.swappiness: null
 
 - name: Put everything back
@@ -168,11 +177,12 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel.tre
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "profile": {"type": "str", "choices": ["guide", "upstream"], "default": "guide"},
-    "paths": {"type": "list", "elements": "str", "default": ["/var/lib/etcd"]},
+    "paths": {"type": "list", "elements": "str", "default": ["/var/lib/etcd", "/var/lib/etcd/wal-disk"]},
     "scheduler": {"type": "str"},
     "scheduler_by_class": {"type": "dict", "default": {}},
     "read_ahead_kb": {"type": "int"},
     "read_ahead_mode": {"type": "str", "choices": ["exact", "at_least", "keep"], "default": "exact"},
+    "dirty_limits": {"type": "str", "choices": ["ratio", "bytes"], "default": "ratio"},
     "sysctls": {"type": "dict", "default": {}},
     "nofile": {"type": "int"},
     "restart_container_runtime": {"type": "bool", "default": False},

@@ -20,10 +20,12 @@ ALIASES = {"deadline": "mq-deadline", "noop": "none"}
 
 #: SCSI vendors (SCSI INQUIRY, padded with spaces in sysfs) of disks that a hypervisor makes up: whether they call
 #: themselves rotational says nothing about the real disk.
-_HYPERVISORS = ("Google", "Msft", "QEMU", "VBOX", "VMware")
+_HYPERVISORS = ("Google", "Msft", "NUTANIX", "QEMU", "VBOX", "VMware")
 
 #: Properties that name a disk wherever it is plugged in, best first. ID_WWN alone is the same for all LUNs of an array.
-_UDEV_STABLE = ("DM_UUID", "MD_UUID", "ID_WWN_WITH_EXTENSION", "ID_WWN", "ID_SERIAL")
+_UDEV_STABLE = ("ID_WWN_WITH_EXTENSION", "ID_WWN", "ID_SERIAL")
+#: The same of devices on top of others; a disk below one may have it too, and is not meant by it.
+_UDEV_STACKED = {"dm": "DM_UUID", "md": "MD_UUID"}
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class Device:
 
     Attributes:
         directory: in sysfs, without symbolic links.
-        kind: one of `KINDS`, or ``dm``, ``md``, ``other``.
+        kind: one of `KINDS`, or ``dm``, ``md``, ``other`` (of the network, or unknown). Multipath has that of its paths.
         schedulers: those that the kernel offers now; empty where the device has none.
         scheduler: the one at work; None where the device has none.
         read_ahead_kb: KiB; None where the device has none.
         identities: best first; the last one is the kernel's name for it.
+        hardware_queues: how many the driver serves; 0 where the device has none of its own.
+        multipath: it stands for several paths, by device mapper or by NVMe itself.
     """
 
     directory: str
@@ -63,6 +67,8 @@ class Device:
     scheduler: str | None
     read_ahead_kb: int | None
     identities: tuple[Identity, ...]
+    hardware_queues: int = 0
+    multipath: bool = False
 
     @property
     def name(self) -> str:
@@ -98,15 +104,37 @@ def read(tree: Tree, directory: str) -> Device:
         scheduler=scheduler,
         read_ahead_kb=int(read_ahead) if read_ahead else None,
         identities=tuple(identities_of(tree, directory)),
+        hardware_queues=len(tree.names(f"{directory}/mq")),
+        multipath=_is_multipath(tree, directory) or _bus(tree, directory) == "nvme-subsystem",
     )
+
+
+def orders_requests(tree: Tree, directory: str) -> bool:
+    """Whether a device on top of others has a scheduler that acts.
+
+    Only request-based multipath has: it orders the requests itself, and hands them to its paths past their schedulers
+    (drivers/md/dm-rq.c, blk_insert_cloned_request). Other such devices have no file for it, or up to Linux 6.1 one that
+    reads ``none`` without brackets and ignores what is written.
+    """
+    return _is_multipath(tree, directory) and "[" in (tree.read(f"{directory}/queue/scheduler") or "")
+
+
+def _is_multipath(tree: Tree, directory: str) -> bool:
+    return (tree.read(f"{directory}/dm/uuid") or "").startswith("mpath-")
+
+
+def _bus(tree: Tree, directory: str) -> str:
+    return os.path.basename(tree.resolve(f"{directory}/device/subsystem"))
 
 
 def kind_of(tree: Tree, directory: str) -> str:
     """The class of a device, from its driver's place in sysfs rather than from its name."""
+    if orders_requests(tree, directory):
+        return kind_of(tree, tree.resolve(f"{directory}/slaves/{tree.names(f'{directory}/slaves')[0]}"))
     for kind in ("dm", "md", "loop"):
         if tree.exists(f"{directory}/{kind}"):
             return kind
-    bus = os.path.basename(tree.resolve(f"{directory}/device/subsystem"))
+    bus = _bus(tree, directory)
     if bus in ("nvme", "nvme-subsystem"):
         return "nvme"
     vendor = (tree.read(f"{directory}/device/vendor") or "").strip()
@@ -124,7 +152,9 @@ def identities_of(tree: Tree, directory: str) -> list[Identity]:
     """
     number = (tree.read(f"{directory}/dev") or "").strip()
     properties = parse_udev_data(tree.read(f"/run/udev/data/b{number}") or "")
-    found = [Identity(f"ENV{{{each}}}", properties[each]) for each in _UDEV_STABLE if properties.get(each)]
+    stacked = [name for kind, name in _UDEV_STACKED.items() if tree.exists(f"{directory}/{kind}")]
+    names = [*stacked, *_UDEV_STABLE]
+    found = [Identity(f"ENV{{{each}}}", properties[each]) for each in names if properties.get(each)]
     for attribute, match in (
         ("dm/uuid", "ENV{DM_UUID}"),
         ("wwid", "ATTR{wwid}"),

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 from .._kernel.tree import Tree
+from .device import orders_requests
 
 #: File systems whose content is on no disk of this host.
 _ELSEWHERE = {
@@ -45,7 +46,9 @@ class Stack:
         existing: the path itself, or its nearest parent that exists.
         mounted: sysfs directory of the device that the file system sits on (the whole disk for a partition): its
             read-ahead is the one which acts. Empty for btrfs, which has one of its own.
-        leaves: sysfs directories of the disks at the bottom: their schedulers are the ones which act.
+        leaves: sysfs directories of the disks at the bottom, or of the multipath devices which stand for them: their
+            schedulers are the ones which act.
+        btrfs: UUID of the file system, where it is one of those.
         nowhere: why there is no disk; empty when there is one.
     """
 
@@ -53,6 +56,7 @@ class Stack:
     existing: str = ""
     mounted: str = ""
     leaves: tuple[str, ...] = ()
+    btrfs: str = ""
     nowhere: str = ""
 
 
@@ -130,7 +134,7 @@ def _btrfs(tree: Tree, path: str, mount: Mount) -> Stack:
         devices = tree.names(f"/sys/fs/btrfs/{uuid}/devices")
         if source in devices:
             leaves = [leaf for name in devices for leaf in leaves_of(tree, f"/sys/fs/btrfs/{uuid}/devices/{name}")]
-            return Stack(path, leaves=tuple(dict.fromkeys(leaves)))
+            return Stack(path, leaves=tuple(dict.fromkeys(leaves)), btrfs=uuid)
     return Stack(path, nowhere=f"it is on btrfs, and sysfs shows no devices for {mount.source}")
 
 
@@ -153,10 +157,16 @@ def leaves_of(tree: Tree, node: str) -> list[str]:
     A loop device is a leaf: it has a queue of its own, and its file is somebody else's business.
     """
     directory = disk_of(tree, node)
-    slaves = tree.names(f"{directory}/slaves")
-    if not slaves:
+    below = [f"{directory}/slaves/{name}" for name in tree.names(f"{directory}/slaves")]
+    if not below or orders_requests(tree, directory):
         return [directory]
     found: list[str] = []
-    for name in slaves:
-        found += leaves_of(tree, f"{directory}/slaves/{name}")
+    for each in [*below, *_caches_of(tree, directory)]:
+        found += leaves_of(tree, each)
     return list(dict.fromkeys(found))
+
+
+def _caches_of(tree: Tree, directory: str) -> list[str]:
+    """The cache devices of a bcache device, whose ``slaves`` name the backing one alone (admin-guide/bcache.rst)."""
+    links = [name for name in tree.names(f"{directory}/bcache/cache") if re.fullmatch(r"cache[0-9]+", name)]
+    return [os.path.dirname(tree.resolve(f"{directory}/bcache/cache/{name}")) for name in links]

@@ -20,7 +20,11 @@ CONTROL = "/run/udev/control"
 
 @dataclass(frozen=True)
 class Rule:
-    """Attributes of one device's queue: name -> value, in the order in which they have to be written."""
+    """Attributes of one device's queue: name -> value, in the order in which they have to be written.
+
+    They apply at every event but the last: device mapper and md compute the read-ahead anew with each table or array that
+    they load, and say so with a ``change``.
+    """
 
     identity: Identity
     attributes: dict[str, str]
@@ -38,8 +42,12 @@ def _line(rule: Rule) -> str:
     if rule.identity.match == "ENV{DM_UUID}":
         # Device mapper's way of saying that the device is not ready to be looked at (10-dm.rules).
         match.append('ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}!="1"')
+    if rule.identity.match == "ENV{MD_UUID}":
+        # Members of the array may have it too.
+        match.append('TEST=="md"')
     match.append(f'{rule.identity.match}=="{_literal(rule.identity.value)}"')
-    # Scheduler first: a change of scheduler resets other attributes of the queue.
+    # Scheduler first: a change of scheduler resets other attributes of the queue. There is no match on the list of those
+    # on offer: one in a module is on it only after it was asked for once.
     assign = [f'ATTR{{queue/{name}}}="{value}"' for name, value in rule.attributes.items()]
     return ", ".join(match + assign)
 

@@ -44,8 +44,10 @@ def _wanted(tree: Tree, name: str, choice: Choice, desired: Desired, records: Ma
 
 
 def _keeper(wanted: Value) -> Callable[[Value], bool]:
-    # The other face in force (a limit in bytes instead of a percentage) was set by somebody: no kernel does so by default.
-    return lambda live: live.name != wanted.name or sysctl.keeps(wanted.name, live.text, wanted.text)
+    # A limit in bytes instead of a percentage was set by somebody: no kernel has one by default.
+    return lambda live: (
+        sysctl.keeps(wanted.name, live.text, wanted.text) if live.name == wanted.name else live.name.endswith("bytes")
+    )
 
 
 def _setting(tree: Tree, name: str, wanted: Value | None) -> Setting:

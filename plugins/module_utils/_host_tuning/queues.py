@@ -13,6 +13,7 @@ from .._block import topology, udev
 from .._block.device import Device, Identity
 from .._kernel.tree import Tree
 from .._report import entry
+from . import schedulers
 from .profile import KEEP, Choice, Desired
 from .setting import Decision, Record, Setting, Value
 
@@ -33,21 +34,30 @@ def survey(tree: Tree, desired: Desired, records: Mapping[str, Record], role: st
     """The settings that are wanted, and those that are ours and are not wanted any more."""
     queues = Queues()
     stacks = [topology.find(tree, path) for path in desired.paths]
+    stacks = [each for each in stacks if not _comes_later(each, desired.paths)]
     for stack in stacks:
-        _describe(stack, desired, queues, role)
+        _describe(tree, stack, desired, queues, role)
     _shared(stacks, queues, role)
-    wanted_of = {SCHEDULER: _schedulers(tree, stacks, desired), READ_AHEAD: _read_aheads(tree, stacks, desired)}
+    wanted_of = {
+        SCHEDULER: _schedulers(tree, stacks, desired, queues, role),
+        READ_AHEAD: _read_aheads(tree, stacks, desired),
+    }
     # Schedulers first: a change of scheduler resets other attributes of the queue.
     for attribute, wanted in wanted_of.items():
-        for device, choice in wanted:
-            setting = _setting(tree, attribute, device, choice, records, desired)
+        for device, choice, reason in wanted:
+            setting = _setting(tree, attribute, device, choice, reason, records, desired)
             queues.settings.append(setting)
             queues.identities[setting.key] = device.identities[0]
     queues.settings += _orphans(tree, records, {each.key for each in queues.settings})
     return queues
 
 
-def _describe(stack: topology.Stack, desired: Desired, queues: Queues, role: str) -> None:
+def _comes_later(stack: topology.Stack, paths: Iterable[str]) -> bool:
+    """A path below another one that is not there, as the mount point of the WAL before it has a disk: nothing to say yet."""
+    return stack.existing != stack.path and any(stack.path.startswith(f"{each.rstrip('/')}/") for each in paths)
+
+
+def _describe(tree: Tree, stack: topology.Stack, desired: Desired, queues: Queues, role: str) -> None:
     """Say what is special about a path."""
     explicit = [each for each in (*desired.schedulers.values(), desired.read_ahead) if each and each.explicit]
     item = f"disks of {stack.path}"
@@ -60,12 +70,20 @@ def _describe(stack: topology.Stack, desired: Desired, queues: Queues, role: str
     elif stack.existing != stack.path:
         reason = f"{stack.path} does not exist: the disk of {stack.existing} is taken; run again when the path is there"
         queues.entries.append(entry(role, item, "warning", reason=reason))
-    if not stack.nowhere and not stack.mounted and desired.read_ahead:
-        reason = "btrfs has a read-ahead of its own, which is not set here"
+    if stack.btrfs and desired.read_ahead:
+        reason = _why_not_btrfs(tree, stack.btrfs)
         if desired.read_ahead.explicit:
             queues.problems.append(f"{READ_AHEAD} {desired.read_ahead.value} of {stack.path}: {reason}")
         else:
             queues.entries.append(entry(role, f"{READ_AHEAD} of {stack.path}", "left_out", reason=reason))
+
+
+def _why_not_btrfs(tree: Tree, uuid: str) -> str:
+    now = (tree.read(f"/sys/fs/btrfs/{uuid}/bdi/read_ahead_kb") or "").strip()
+    return (
+        f"btrfs has a read-ahead of its own{f', {now} KiB' if now else ''}, which is not set here: udev cannot tell whose "
+        "it is, so it would be lost at the next mount"
+    )
 
 
 def _shared(stacks: list[topology.Stack], queues: Queues, role: str) -> None:
@@ -79,22 +97,40 @@ def _shared(stacks: list[topology.Stack], queues: Queues, role: str) -> None:
                 queues.entries.append(entry(role, f"disks of {first} and {stack.path}", "warning", reason=reason))
 
 
-def _schedulers(tree: Tree, stacks: list[topology.Stack], desired: Desired) -> list[tuple[Device, Choice]]:
-    leaves = dict.fromkeys(leaf for stack in stacks for leaf in stack.leaves)
-    devices = [block.read(tree, leaf) for leaf in leaves]
-    choices = [(device, desired.scheduler_for(device.kind)) for device in devices]
-    return [(device, choice) for device, choice in choices if choice and choice.value != KEEP]
+def _schedulers(
+    tree: Tree, stacks: list[topology.Stack], desired: Desired, queues: Queues, role: str
+) -> list[tuple[Device, Choice, str]]:
+    found = []
+    for leaf in dict.fromkeys(leaf for stack in stacks for leaf in stack.leaves):
+        device = block.read(tree, leaf)
+        choice, reason = schedulers.choose(desired, device) or (None, "")
+        if choice is None:
+            continue
+        if choice.value == "none" and device.scheduler is None:
+            choice, reason = Choice(KEEP, False), f"{schedulers.about(device)}: it has no queue of its own to schedule"
+        if choice.value == KEEP:
+            item = f"{device.name} {SCHEDULER}"
+            queues.entries.append(entry(role, item, "left_out", value=device.scheduler, reason=reason))
+        else:
+            found.append((device, choice, reason))
+    return found
 
 
-def _read_aheads(tree: Tree, stacks: list[topology.Stack], desired: Desired) -> list[tuple[Device, Choice]]:
+def _read_aheads(tree: Tree, stacks: list[topology.Stack], desired: Desired) -> list[tuple[Device, Choice, str]]:
     if desired.read_ahead is None:
         return []
     mounted = dict.fromkeys(stack.mounted for stack in stacks if stack.mounted)
-    return [(block.read(tree, each), desired.read_ahead) for each in mounted]
+    return [(block.read(tree, each), desired.read_ahead, "") for each in mounted]
 
 
 def _setting(
-    tree: Tree, attribute: str, device: Device, choice: Choice, records: Mapping[str, Record], desired: Desired
+    tree: Tree,
+    attribute: str,
+    device: Device,
+    choice: Choice,
+    reason: str,
+    records: Mapping[str, Record],
+    desired: Desired,
 ) -> Setting:
     wanted, live = Value(attribute, choice.value), _live(device, attribute)
     at_least = attribute == READ_AHEAD and desired.read_ahead_mode == "at_least"
@@ -109,7 +145,7 @@ def _setting(
         explicit=choice.explicit,
         keeps=lambda live: at_least and int(live.text) > int(choice.value),
         obstacle=_obstacle(tree, device, wanted),
-        note=_note(device, wanted, before, choice),
+        note=reason or _note(wanted, before, choice),
     )
 
 
@@ -145,12 +181,10 @@ def _read_only(tree: Tree, device: Device, attribute: str) -> str:
     return "" if tree.writable(device.attribute(attribute)) else f"{device.attribute(attribute)} is read-only here"
 
 
-def _note(device: Device, wanted: Value, before: Value | None, choice: Choice) -> str:
-    """What a reader should know of a profile's value."""
+def _note(wanted: Value, before: Value | None, choice: Choice) -> str:
+    """What a reader should know of a profile's read-ahead."""
     if choice.explicit or before is None:
         return ""
-    if wanted.name == SCHEDULER and device.kind == "nvme":
-        return "an NVMe drive orders its own queues; scheduler_by_class has a say for nvme"
     if wanted.name == READ_AHEAD and int(before.text) > int(wanted.text):
         return f"less than the {before.text} of before; read_ahead_mode at_least would keep those"
     return ""

@@ -22,11 +22,12 @@ Max locked memory         8388608              8388608              bytes
 DEFAULTS: dict[str, Any] = {
     "state": "present",
     "profile": "guide",
-    "paths": ["/var/lib/etcd"],
+    "paths": ["/var/lib/etcd", "/var/lib/etcd/wal-disk"],
     "scheduler": None,
     "scheduler_by_class": {},
     "read_ahead_kb": None,
     "read_ahead_mode": "exact",
+    "dirty_limits": "ratio",
     "sysctls": {},
     "nofile": None,
     "restart_container_runtime": False,

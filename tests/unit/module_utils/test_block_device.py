@@ -71,6 +71,41 @@ def test_class_of_devices_without_hardware(host: FakeHost) -> None:
     assert device.kind_of(host, host.stacked("zram0", "252:0", "mm_stat", [])) == "other"
 
 
+def test_multipath_is_of_the_class_of_its_paths(host: FakeHost) -> None:
+    multipath = host.stacked("dm-0", "253:0", "dm", [host.disk("sdb", "8:16", rotational=1)])
+    host.file(f"{multipath}/dm/uuid", "mpath-36001\n")
+    host.file(f"{multipath}/queue/scheduler", "[none] mq-deadline\n")
+    found = device.read(host, multipath)
+    assert (found.kind, found.multipath, str(found.identities[0])) == ("rotational", True, "ENV{DM_UUID}=mpath-36001")
+
+
+def test_head_of_nvme_multipath(host: FakeHost) -> None:
+    head = host.disk("nvme0n1", "259:0", bus="nvme-subsystem", schedulers="")
+    found = device.read(host, head)
+    assert (found.kind, found.multipath, found.scheduler, found.schedulers) == ("nvme", True, None, ())
+
+
+def test_hardware_queues(host: FakeHost) -> None:
+    disk = host.disk("vda", "254:0", bus="virtio")
+    assert device.read(host, disk).hardware_queues == 0
+    host.directory(f"{disk}/mq/0")
+    host.directory(f"{disk}/mq/1")
+    assert device.read(host, disk).hardware_queues == 2
+
+
+def test_identity_of_a_stacked_device_is_its_own(host: FakeHost) -> None:
+    """udev may tell a member the UUID of its array, and an array the serial number of nobody."""
+    member = host.disk("sdb", "8:16", udev={"MD_UUID": "a:b", "ID_SERIAL": "s"})
+    array = host.stacked("md0", "9:0", "md", [member])
+    host.udev_data("9:0", {"MD_UUID": "a:b"})
+    assert str(device.identities_of(host, member)[0]) == "ENV{ID_SERIAL}=s"
+    identity = device.identities_of(host, array)[0]
+    assert str(identity) == "ENV{MD_UUID}=a:b"
+    assert 'TEST=="md", ENV{MD_UUID}=="a:b", ATTR{queue/read_ahead_kb}="1024"' in udev.render(
+        [udev.Rule(identity, {"read_ahead_kb": "1024"})]
+    )
+
+
 def test_extended_wwn_comes_first(host: FakeHost) -> None:
     """ID_WWN alone is shared by the LUNs of one array."""
     udev_data = {"ID_SERIAL": "s", "ID_WWN": "0x6000", "ID_WWN_WITH_EXTENSION": "0x60000001", "ID_PATH": "pci-1"}

@@ -54,6 +54,43 @@ def test_stack_of_lvm_on_crypt_on_mirror(host: FakeHost) -> None:
     assert (stack.mounted, stack.leaves) == (volume, (first, second))
 
 
+@pytest.mark.parametrize(
+    ("uuid", "schedulers", "at_the_top"),
+    [
+        pytest.param("mpath-36001", "[none] mq-deadline\n", True, id="request-based"),
+        pytest.param("mpath-36001", "none\n", False, id="bio-based, up to Linux 6.1"),
+        pytest.param("mpath-36001", "", False, id="bio-based"),
+        pytest.param("LVM-abc", "none\n", False, id="no multipath"),
+    ],
+)
+def test_multipath_orders_requests_itself_or_leaves_it_to_its_paths(
+    host: FakeHost, uuid: str, schedulers: str, at_the_top: bool
+) -> None:
+    paths = [host.disk("sdb", "8:16"), host.disk("sdc", "8:32")]
+    multipath = host.stacked("dm-0", "253:0", "dm", paths)
+    host.file(f"{multipath}/dm/uuid", uuid)
+    host.file(f"{multipath}/queue/scheduler", schedulers)
+    volume = host.stacked("dm-1", "253:1", "dm", [multipath])
+    host.place("/var/lib/etcd", (253, 1))
+    stack = topology.find(host, "/var/lib/etcd")
+    assert (stack.mounted, stack.leaves) == (volume, (multipath,) if at_the_top else tuple(paths))
+
+
+def test_bcache_has_a_cache_beside_its_backing_disk(host: FakeHost) -> None:
+    backing, cache = (
+        host.disk("sdb", "8:16"),
+        host.disk("nvme0n1", "259:0", bus="nvme", partitions={"nvme0n1p1": "259:1"}),
+    )
+    bcache = host.stacked("bcache0", "252:0", "bcache", [backing])
+    host.directory(f"{cache}/nvme0n1p1/bcache")
+    host.link("/sys/fs/bcache/0a1b/cache0", f"{cache}/nvme0n1p1/bcache")
+    host.file("/sys/fs/bcache/0a1b/cache_available_percent", "90\n")
+    host.link(f"{bcache}/bcache/cache", "/sys/fs/bcache/0a1b")
+    host.place("/var/lib/etcd", (252, 0))
+    stack = topology.find(host, "/var/lib/etcd")
+    assert (stack.mounted, stack.leaves) == (bcache, (backing, cache))
+
+
 def test_loop_device_is_a_leaf(host: FakeHost) -> None:
     loop = host.loop("loop3", "7:3", "/images/etcd.img")
     host.place("/var/lib/etcd", (7, 3))
@@ -104,7 +141,7 @@ def test_btrfs_lists_its_devices(host: FakeHost) -> None:
     host.link("/sys/fs/btrfs/ffff/devices/sda", SDA)
     host.file("/proc/self/mountinfo", "50 22 0:61 /@etcd /var/lib/etcd rw - btrfs /dev/sdb1 rw,subvol=/@etcd\n")
     stack = topology.find(host, "/var/lib/etcd")
-    assert (stack.mounted, stack.leaves) == ("", (first, second))
+    assert (stack.mounted, stack.leaves, stack.btrfs) == ("", (first, second), "0a1b")
 
 
 def test_device_that_sysfs_does_not_show(host: FakeHost) -> None:

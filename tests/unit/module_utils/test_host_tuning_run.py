@@ -208,6 +208,17 @@ def test_bytes_instead_of_percentages_and_back(host: FakeHost) -> None:
     assert (live(host, "vm.dirty_ratio"), live(host, "vm.dirty_background_ratio")) == ("20", "10")
 
 
+def test_dirty_limits_in_bytes_and_back(host: FakeHost) -> None:
+    outcome = tune(host, dirty_limits="bytes")
+    assert said(outcome, "vm.dirty_bytes", "changed")["previous"] == "vm.dirty_ratio = 20"
+    assert live(host, "vm.dirty_background_bytes") == "268435456" and live(host, "vm.dirty_background_ratio") == "0"
+    assert not tune(host, dirty_limits="bytes").changed
+    tune(host, dirty_limits="bytes", sysctls={"vm.dirty_ratio": 30})
+    assert (live(host, "vm.dirty_ratio"), live(host, "vm.dirty_bytes")) == ("30", "0")
+    tune(host, state="absent")
+    assert (live(host, "vm.dirty_ratio"), live(host, "vm.dirty_background_ratio")) == ("20", "10")
+
+
 def test_in_a_container_what_cannot_be_set_is_refused_and_the_rest_is_set(host: FakeHost) -> None:
     host.read_only = {"/proc/sys/net/core/rmem_max", f"{SDA_QUEUE}/scheduler", f"{SDA_QUEUE}/read_ahead_kb"}
     Path(host.locate("/proc/sys/net/core/wmem_max")).unlink()
@@ -301,6 +312,44 @@ def test_nvme_has_no_scheduler_unless_told(host: FakeHost) -> None:
     assert host.read(f"{nvme}/queue/scheduler") == "none [mq-deadline] kyber bfq\n"
 
 
+def test_multipath_is_scheduled_at_its_top_and_undone(host: FakeHost) -> None:
+    paths = [host.disk(name, number, udev={"ID_WWN": "0x6001"}) for name, number in (("sdb", "8:16"), ("sdc", "8:32"))]
+    multipath = host.stacked("dm-0", "253:0", "dm", paths)
+    host.file(f"{multipath}/dm/uuid", "mpath-36001\n")
+    host.file(f"{multipath}/queue/scheduler", "[none] mq-deadline\n")
+    host.place("/var/lib/etcd", (253, 0))
+    before = host.snapshot()
+    outcome = tune(host)
+    assert "by several paths" in said(outcome, "dm-0 scheduler", "changed")["reason"]
+    assert "sdb scheduler" not in verdicts(outcome)
+    rules = host.read(udev.OWN_FILE) or ""
+    assert 'ENV{DM_UUID}=="mpath-36001", ATTR{queue/scheduler}="mq-deadline", ATTR{queue/read_ahead_kb}="1024"' in rules
+    assert "0x6001" not in rules
+    tune(host, state="absent")
+    assert host.snapshot() == before
+
+
+def test_head_of_nvme_multipath_has_nothing_to_schedule(host: FakeHost) -> None:
+    host.disk("nvme0n1", "259:0", bus="nvme-subsystem", schedulers="", udev={"ID_WWN": "eui.1"})
+    host.place("/var/lib/etcd", (259, 0))
+    assert "no queue of its own" in said(tune(host), "nvme0n1 scheduler", "left_out")["reason"]
+    with pytest.raises(Refusal, match="nvme0n1 scheduler kyber: nvme0n1 has no scheduler"):
+        tune(host, scheduler_by_class={"nvme": "kyber"})
+
+
+def test_automatic_choice(host: FakeHost) -> None:
+    assert said(tune(host, scheduler="auto"), "sda scheduler", "changed")["value"] == "mq-deadline"
+    for number in "0123":
+        host.directory(f"{SDA_QUEUE.replace('queue', 'mq')}/{number}")
+    outcome = tune(host, scheduler="auto")
+    assert said(outcome, "sda scheduler", "changed")["value"] == "none"
+    assert "with 4 hardware queues" in said(outcome, "sda scheduler")["reason"]
+
+
+def test_keep_is_said(host: FakeHost) -> None:
+    assert said(tune(host, scheduler="keep"), "sda scheduler", "left_out")["value"] == "none"
+
+
 def test_read_ahead_modes(host: FakeHost) -> None:
     host.file(f"{SDA_QUEUE}/read_ahead_kb", "8192\n")
     assert said(tune(host, read_ahead_mode="at_least"), "sda read_ahead_kb")["verdict"] == "kept"
@@ -343,16 +392,23 @@ def test_all_paths_to_one_disk_are_set_and_put_back(host: FakeHost) -> None:
 def test_paths_say_what_is_special_about_them(host: FakeHost) -> None:
     host.place("/ram", (0, 44))
     host.file("/proc/self/mountinfo", "30 22 0:44 / /ram rw - tmpfs tmpfs rw\n")
-    outcome = tune(host, paths=["/var/lib/etcd", "/var/lib/etcd/none/such", "/ram", "/var/lib/etcd/"])
+    outcome = tune(host, paths=["/var/lib/etcd", "/srv/none/such", "/ram", "/var/lib/etcd/"])
     assert said(outcome, "disks of /ram")["verdict"] == "left_out"
-    assert (
-        "does not exist: the disk of /var/lib/etcd is taken"
-        in said(outcome, "disks of /var/lib/etcd/none/such")["reason"]
-    )
-    assert (
-        "two directories are not two disks"
-        in said(outcome, "disks of /var/lib/etcd and /var/lib/etcd/none/such")["reason"]
-    )
+    assert "does not exist: the disk of / is taken" in said(outcome, "disks of /srv/none/such")["reason"]
+    assert "two directories are not two disks" in said(outcome, "disks of /var/lib/etcd and /srv/none/such")["reason"]
+
+
+def test_the_wal_has_a_disk_when_it_is_there(host: FakeHost) -> None:
+    """Its mount point below the data directory is tuned by default; before etcd_wal made it there is nothing to say."""
+    assert not [each for each in tune(host).report if each["item"].startswith("disks of ")]
+    host.directory("/var/lib/etcd/wal-disk")
+    item = "disks of /var/lib/etcd and /var/lib/etcd/wal-disk"
+    assert said(tune(host), item)["verdict"] == "warning"
+    wal = host.disk("sdb", "8:16", schedulers="[none] mq-deadline\n", udev={"ID_SERIAL": "b"})
+    host.place("/var/lib/etcd/wal-disk", (8, 16))
+    outcome = tune(host)
+    assert item not in verdicts(outcome) and said(outcome, "sdb scheduler")["verdict"] == "changed"
+    assert host.read(f"{wal}/queue/read_ahead_kb") == "1024\n"
 
 
 def test_a_disk_that_is_gone_keeps_its_record_until_it_is_back(host: FakeHost) -> None:

@@ -8,8 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._block.device import Device
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import Refusal
-from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.profile import Choice, resolve
+from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning import schedulers
+from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.profile import (
+    Choice,
+    Desired,
+    resolve,
+)
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.setting import (
     Record,
     Setting,
@@ -109,10 +115,44 @@ def test_whatever_was_wanted_the_original_comes_back(original: int, steps: list[
     assert (live, record) == (original, None)
 
 
+def chosen(desired: Desired, kind: str, hardware_queues: int = 1) -> Choice | None:
+    device = Device("/sys/x", kind, (), "none", 128, (), hardware_queues)
+    choice, _ = schedulers.choose(desired, device) or (None, "")
+    return choice
+
+
+@pytest.mark.parametrize(
+    ("kind", "hardware_queues", "guide", "automatic"),
+    [
+        ("nvme", 8, "none", "none"),
+        ("ssd", 1, "mq-deadline", "mq-deadline"),
+        ("ssd", 4, "mq-deadline", "none"),
+        ("rotational", 1, "mq-deadline", "mq-deadline"),
+        ("rotational", 4, "mq-deadline", "mq-deadline"),
+        ("virtual", 1, "mq-deadline", "keep"),
+        ("virtual", 4, "mq-deadline", "keep"),
+        ("loop", 1, "mq-deadline", "keep"),
+        ("other", 1, "keep", "keep"),
+    ],
+)
+def test_scheduler_by_class_with_its_reason(kind: str, hardware_queues: int, guide: str, automatic: str) -> None:
+    device = Device("/sys/x", kind, (), "none", 128, (), hardware_queues)
+    everywhere = {**DEFAULTS, "scheduler": "auto", "scheduler_by_class": {"nvme": "auto"}}
+    for options, value in ((DEFAULTS, guide), (everywhere, automatic)):
+        found = schedulers.choose(resolve(options), device)
+        assert found is not None and found[0] == Choice(value, False)
+        assert schedulers.about(device) in found[1] and len(found[1]) > len(schedulers.about(device)) + 2
+
+
+def test_what_a_person_chose_needs_no_reason() -> None:
+    device = Device("/sys/x", "virtual", (), "none", 128, ())
+    assert schedulers.choose(resolve({**DEFAULTS, "scheduler": "kyber"}), device) == (Choice("kyber", True), "")
+
+
 def test_guide_profile() -> None:
     desired = resolve(DEFAULTS)
-    assert desired.scheduler_for("ssd") == Choice("mq-deadline", False)
-    assert desired.scheduler_for("nvme") == Choice("none", False)
+    assert chosen(desired, "ssd") == Choice("mq-deadline", False)
+    assert chosen(desired, "nvme") == Choice("none", False)
     assert desired.read_ahead == Choice("1024", False)
     assert desired.nofile == Choice("65536", False)
     assert {name: choice.value for name, choice in desired.sysctls.items()} == {
@@ -128,18 +168,18 @@ def test_guide_profile() -> None:
 
 def test_upstream_profile_wants_only_what_is_given() -> None:
     desired = resolve({**DEFAULTS, "profile": "upstream", "sysctls": {"vm.swappiness": 10}})
-    assert (desired.scheduler_for("ssd"), desired.read_ahead, desired.nofile) == (None, None, None)
+    assert (chosen(desired, "ssd"), desired.read_ahead, desired.nofile) == (None, None, None)
     assert desired.sysctls == {"vm.swappiness": Choice("10", True)}
 
 
 def test_explicit_scheduler_leaves_nvme_alone_unless_named() -> None:
     desired = resolve({**DEFAULTS, "scheduler": "noop"})
-    assert desired.scheduler_for("ssd") == Choice("none", True)
-    assert desired.scheduler_for("nvme") == Choice("none", False)
+    assert chosen(desired, "ssd") == Choice("none", True)
+    assert chosen(desired, "nvme") == Choice("none", False)
     desired = resolve(
         {**DEFAULTS, "scheduler": "bfq", "scheduler_by_class": {"nvme": "kyber", "ssd": "deadline", "loop": None}}
     )
-    assert [desired.scheduler_for(kind) for kind in ("nvme", "ssd", "loop")] == [
+    assert [chosen(desired, kind) for kind in ("nvme", "ssd", "loop")] == [
         Choice("kyber", True),
         Choice("mq-deadline", True),
         Choice("bfq", True),
@@ -154,7 +194,7 @@ def test_bytes_replace_the_profiles_percentage_and_null_removes() -> None:
 
 def test_zero_and_keep_leave_things_alone() -> None:
     desired = resolve({**DEFAULTS, "nofile": 0, "read_ahead_mode": "keep", "scheduler": "keep"})
-    assert (desired.nofile, desired.read_ahead, desired.scheduler_for("ssd")) == (None, None, Choice("keep", True))
+    assert (desired.nofile, desired.read_ahead, chosen(desired, "ssd")) == (None, None, Choice("keep", True))
 
 
 @pytest.mark.parametrize(
