@@ -110,8 +110,14 @@ def content(decisions: Iterable[Decision]) -> str | None:
     return sysctl.render(values) if values else None
 
 
-def at_boot(tree: Tree, decisions: Iterable[Decision], role: str) -> list[dict[str, Any]]:
-    """A warning for each value that the next boot, or `sysctl --system`, does not bring."""
+def at_boot(
+    tree: Tree, decisions: Iterable[Decision], kept: Callable[[Value], bool], role: str
+) -> list[dict[str, Any]]:
+    """A warning for each value that the next boot, or `sysctl --system`, does not bring.
+
+    Args:
+        kept: whether something else than a file of sysctl.d sets a value at boot.
+    """
     decided = [each for each in decisions if each.setting.key.startswith(PREFIX) and each.setting.wanted]
     boot = sysctl_files.at_boot(tree, {sysctl.OWN_FILE: content(decided) or ""})
     last = sysctl_files.parse(tree.read(sysctl_files.PROCPS_FILE) or "", sysctl_files.PROCPS_FILE)
@@ -122,7 +128,8 @@ def at_boot(tree: Tree, decisions: Iterable[Decision], role: str) -> list[dict[s
             reason = _undone_at_boot(name, value, boot) or _undone_by_procps(name, value, boot, last)
         else:
             name, value = each.setting.item, each.setting.live.text if each.setting.live else None
-            reason = _forgotten_at_boot(each, boot)
+            live = each.setting.live
+            reason = "" if live and kept(live) else _forgotten_at_boot(each, boot)
         if reason:
             found.append(entry(role, name, "warning", value=value, reason=reason))
     return found

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping
 
+from .._kernel import tuned
 from .._kernel.tree import Tree
 from .._report import entry
-from . import kernel_values, open_files, queues, record
+from . import kernel_values, managers, open_files, queues, record
 from .apply import Done, Execute, apply, execute, foresee, host_lock
 from .plan import ROLE, FileChange, Plan, make
 from .setting import Decision, Value
@@ -50,7 +51,9 @@ def _report(tree: Tree, plan: Plan, done: Done) -> list[dict[str, Any]]:
     entries = list(plan.queues.entries)
     entries += [_of_setting(each) for each in done.decisions]
     entries += [entry(ROLE, item, "left_out", reason=reason) for item, reason in plan.desired.left_out.items()]
-    entries += kernel_values.at_boot(tree, done.decisions, ROLE)
+    active = tuned.active(tree)
+    entries += kernel_values.at_boot(tree, done.decisions, lambda value: managers.keeps(active, value), ROLE)
+    entries += managers.report(tree, done.decisions, active, ROLE)
     entries += queues.persistence(tree, done.decisions, plan.queues, ROLE)
     entries += open_files.report(plan.open_files, [each.path for each in done.files], done.restarted, ROLE)
     entries += [_of_file(each) for each in done.files]
