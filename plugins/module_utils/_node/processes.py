@@ -73,12 +73,16 @@ def of_static_pod(process: Process, component: str, proc: Path = Path("/proc"), 
 
     A command line can be forged by anybody who may start a process on the host; these two belong to the kubelet.
     """
+    return any(list(logs.glob(f"kube-system_{component}-*_{uid}")) for uid in pod_uids(process, proc))
+
+
+def pod_uids(process: Process, proc: Path = Path("/proc")) -> set[str]:
+    """The UID of the pod that a process runs in, by its cgroups; empty outside of pods and when it has ended."""
     try:
         cgroups = (proc / str(process.pid) / "cgroup").read_text()
     except OSError:
-        return False
-    pods = {uid.replace("_", "-") for uid in re.findall(r"pod([0-9a-f][0-9a-f_-]{31,35})", cgroups)}
-    return any(list(logs.glob(f"kube-system_{component}-*_{uid}")) for uid in pods)
+        return set()
+    return {uid.replace("_", "-") for uid in re.findall(r"pod([0-9a-f][0-9a-f_-]{31,35})", cgroups)}
 
 
 def alive(process: Process, proc: Path = Path("/proc")) -> bool:

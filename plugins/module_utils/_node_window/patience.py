@@ -7,6 +7,8 @@ from __future__ import annotations
 
 #: Seconds on top of a pod's grace period, after which the kubelet kills it: the kubelet's own reaction.
 EXIT = 45
+#: Seconds for the kubelet to forget a pod that has ended; without it the next one only starts later.
+HOUSEKEEPING = 6
 #: Seconds for the API server to be ready before anything is touched.
 API_SERVER_PATIENCE = 10
 #: Seconds until etcd answers: it reads the whole database first.

@@ -18,8 +18,10 @@ from .._errors import KubetuneError
 from .._node import processes
 from .._node.processes import Process
 from .._node.state import sync_directory, write_atomically
+from . import patience
 from .order import Part
 
+KUBELET_PODS = Path("/var/lib/kubelet/pods")
 #: Seconds between two looks at /proc: the whole window is some 20 s.
 POLL = 0.1
 #: A process that was started this often and is gone again will not stay.
@@ -93,6 +95,20 @@ class Pod:
         else:
             write_atomically(self.path, text.encode())
         sync_directory(self.path.parent)
+
+    def take_out(self, seconds: float) -> None:
+        """Remove the manifest and wait until the kubelet has let go of the pod, so that it starts the next one at once.
+
+        While it still remembers a static pod it does not start another of the same name, and looks again only after 10 s
+        (pkg/kubelet/pod_workers.go, backOffPeriod, Kubernetes 1.36). Its housekeeping, every 2 s, ends that, and removes the
+        pod's directory.
+        """
+        directories = [KUBELET_PODS / uid for process in self.running() for uid in processes.pod_uids(process, self._proc)]
+        self.put(None)
+        self.wait_none(seconds)
+        end = time.monotonic() + patience.HOUSEKEEPING
+        while any(each.exists() for each in directories) and time.monotonic() < end:
+            time.sleep(POLL)
 
     def wait_gone(self, old: list[Process], seconds: float) -> None:
         until(

@@ -330,7 +330,7 @@ def test_a_change_of_the_api_server_alone_leaves_etcd_alone(node: Node) -> None:
     before = processes.find(ETCD, {}, node.proc)
     result = node.run(node.order(node.part(ETCD, new="old"), node.part(API)))
     assert result["outcome"] == "changed"
-    assert node.steps() == ["gate begin", "gate done", "kube-apiserver_in begin", "kube-apiserver_in done"]
+    assert node.steps() == ["gate begin", "gate done", "api_out begin", "api_out done", "kube-apiserver_in begin", "kube-apiserver_in done"]
     assert processes.find(ETCD, {}, node.proc) == before
     node.assert_all("old", ETCD)
     node.assert_all("new", API)
@@ -946,7 +946,7 @@ SCENARIOS = {
     "both on the leader": [*FORWARD, "leader begin", "leader done"],
     "etcd alone": FORWARD,
     "resources": FORWARD,
-    "API server alone": ["gate begin", "gate done", "kube-apiserver_in begin", "kube-apiserver_in done"],
+    "API server alone": ["gate begin", "gate done", "api_out begin", "api_out done", "kube-apiserver_in begin", "kube-apiserver_in done"],
 }
 
 
