@@ -17,8 +17,11 @@ description:
     it, and so does everything with O(state=absent).
   - >-
     Writes C(/etc/udev/rules.d/99-kubetune-block.rules), C(/etc/sysctl.d/99-zz-kubetune.conf),
-    C(/etc/security/limits.d/99-zz-kubetune.conf), and the drop-in C(zz-kubetune-nofile.conf) of container runtimes whose
-    services ask for too few open files.
+    C(/etc/security/limits.d/99-zz-kubetune.conf), and the drop-in C(zz-kubetune-nofile.conf) of container runtimes, or of an
+    etcd that is a service, whose units ask for too few open files. One of these that is a symbolic link was switched off by
+    somebody, and is an error.
+  - Whoever else sets the same values is named, with the file and the value - sysctl files as systemd reads them, the active
+    profile of tuned, and udev rules of others.
 author:
   - kubetune contributors (@kubetune)
 extends_documentation_fragment:
@@ -96,13 +99,15 @@ options:
   nofile:
     description:
       - Open files, 1024 up to fs.nr_open, for logins of the user etcd and as a minimum for the container runtime, from which
-        the etcd container inherits. A larger limit of the runtime is never lowered. V(0) leaves limits alone.
+        the etcd container inherits, or for the service of an etcd that is no pod. A larger limit of a service is never lowered.
+        V(0) leaves limits alone.
       - The guide's is 65536.
     type: int
   restart_container_runtime:
     description:
       - Allows a restart of the container runtime where its limit had to be raised and the running etcd has too few open files.
       - Containers of containerd and CRI-O go on running meanwhile; Docker stops its containers unless live-restore is on.
+      - An etcd that is a service is never restarted.
     type: bool
     default: false
 """

@@ -169,7 +169,7 @@ class _Run:
         """Let udevd and systemd read what changed; the values themselves are set already."""
         if udev.OWN_FILE in changed and self._tree.exists(udev.CONTROL):
             self._run_and_again_at_the_end(["udevadm", "control", "--reload"])
-        if any(units.drop_in(unit) in changed for unit in units.RUNTIMES) and self._tree.exists(units.SYSTEMD):
+        if any(units.is_drop_in(each) for each in changed) and self._tree.exists(units.SYSTEMD):
             self._run_and_again_at_the_end(["systemctl", "daemon-reload"])
         for unit in self._plan.restart:
             self._run_and_again_at_the_end(["systemctl", "restart", unit])

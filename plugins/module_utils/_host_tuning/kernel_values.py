@@ -139,7 +139,10 @@ def _undone_at_boot(name: str, value: str, boot: list[Assignment]) -> str:
     winner = sysctl_files.in_force(name, boot)
     if winner is None:
         by = next((each.file for each in boot if each.name == name), "another file")
-        return f"{by} is read after {sysctl.OWN_FILE} and takes it out (-{name}), so the next boot leaves the kernel's; remove it there"
+        return (
+            f"{by} is read after {sysctl.OWN_FILE} and takes it out (-{name}), so the next boot leaves the kernel's; "
+            "remove it there"
+        )
     if _same(winner, name, value):
         return ""
     sets = f"the next boot sets {winner.name} = {winner.value}; remove it there"

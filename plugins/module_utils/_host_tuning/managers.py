@@ -150,7 +150,7 @@ def _rule_conflicts(tree: Tree, decision: Decision, role: str) -> Iterator[dict[
         )
         maybe = "" if setter.certain else "; whether it is for this device cannot be told from here"
         reason = (
-            f"{setter} {what} after {udev.OWN_FILE}, at each event of the device{maybe}; take the rule out, or put a file of "
-            f"that name without it into /etc/udev/rules.d"
+            f"{setter} {what} after {udev.OWN_FILE}, at each event of the device{maybe}; take the rule out, or put a "
+            "file of that name without it into /etc/udev/rules.d"
         )
         yield entry(role, setting.item, "warning", value=setter.value, reason=reason)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The limits part: open files of log-ins, of the container runtime, and of the etcd that runs."""
+"""The limits part: open files of log-ins, of the services that pass them on to etcd, and of the etcd that runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ USER = "etcd"
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """A container runtime's service.
+class Service:
+    """A service that etcd has its limit from: a container runtime, or one of its own.
 
     Attributes:
+        etcd: whether it is etcd's own.
         asked: what its files ask for without our drop-in.
         process: None where it does not run.
     """
 
     unit: str
+    etcd: bool
     asked: units.UnitLimit
     process: Process | None
 
@@ -48,21 +50,29 @@ class OpenFiles:
     login_before: logins.LoginLimits = logins.LoginLimits()
     login_later: logins.LoginLimits = logins.LoginLimits()
     has_user: bool = False
-    runtimes: list[Runtime] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
     etcd: list[Process] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def etcd_has_enough(self) -> bool:
+    def has_enough(self, process: Process) -> bool:
         # A Go program raises its soft limit to one below the hard one (os/rlimit.go, syscall.adjustFileLimit).
-        return bool(self.etcd) and min(each.nofile.soft for each in self.etcd) >= self.wanted - 1
+        return process.nofile.soft >= self.wanted - 1
+
+    def waits(self, service: Service) -> bool:
+        """Whether a service was started with less than its files ask for now."""
+        if self.wanted > self.ceiling or not service.process or service.process.nofile.hard >= self.wanted:
+            return False
+        return service.etcd or self._pods_lack()
 
     def to_restart(self) -> list[str]:
-        """The runtimes that were started with less than their files allow, where etcd suffers from it."""
-        if self.wanted > self.ceiling or self.etcd_has_enough:
-            return []
-        return [each.unit for each in self.runtimes if each.process and each.process.nofile.hard < self.wanted]
+        """The runtimes to restart, where etcd's pod suffers from theirs. Never etcd itself: that is one member at a time."""
+        return [each.unit for each in self.services if self.waits(each) and not each.etcd]
+
+    def _pods_lack(self) -> bool:
+        own = [each.unit for each in self.services if each.etcd]
+        pods = [each for each in self.etcd if each.unit not in own]
+        return any(not self.has_enough(each) for each in pods) or not self.etcd
 
 
 def survey(tree: Tree, desired: Desired) -> OpenFiles:
@@ -79,9 +89,10 @@ def survey(tree: Tree, desired: Desired) -> OpenFiles:
         login_before=before,
         login_later=later,
         has_user=any(line.startswith(f"{USER}:") for line in (tree.read("/etc/passwd") or "").splitlines()),
-        runtimes=[_runtime(tree, unit, nr_open, running) for unit in units.installed(tree)],
         etcd=[each for each in running if each.name == "etcd"],
     )
+    names = {**{unit: False for unit in units.installed(tree, *units.RUNTIMES)}, **_services_of_etcd(tree, found.etcd)}
+    found.services = [_service(tree, unit, etcd, nr_open, running) for unit, etcd in names.items()]
     if desired.nofile.explicit and wanted > ceiling:
         found.problems.append(
             f"nofile {wanted}: at most {ceiling} can be given on this machine (fs.nr_open, or the hard limit of PID 1 "
@@ -89,12 +100,21 @@ def survey(tree: Tree, desired: Desired) -> OpenFiles:
         )
     if found.login:
         found.files[logins.OWN_FILE] = logins.render(USER, found.login)
-    for runtime in found.runtimes:
+    for service in found.services:
         # Never lowered: every pod of the node inherits it. Never above what can be given: systemd 252 starts the service
         # with less and does not say so (tried).
-        if runtime.asked.nofile.hard < wanted <= ceiling:
-            found.files[units.drop_in(runtime.unit)] = units.render(wanted)
+        if service.asked.nofile.hard < wanted <= ceiling:
+            found.files[units.drop_in(service.unit)] = units.render(wanted)
     return found
+
+
+def _services_of_etcd(tree: Tree, etcd: list[Process]) -> dict[str, bool]:
+    """The services that etcd runs in; where none runs, the one that could start it.
+
+    An installed service counts no more than that: it may only start a container, which has its limits from elsewhere.
+    """
+    running = {each.unit: True for each in etcd if each.unit and each.unit not in units.RUNTIMES}
+    return running if etcd else {unit: True for unit in units.installed(tree, units.ETCD)}
 
 
 def _login(before: logins.LoginLimits, wanted: int, choice: Choice) -> Nofile | None:
@@ -104,10 +124,10 @@ def _login(before: logins.LoginLimits, wanted: int, choice: Choice) -> Nofile | 
     return None if target == Nofile(soft, hard) else target
 
 
-def _runtime(tree: Tree, unit: str, nr_open: int, running: list[Process]) -> Runtime:
+def _service(tree: Tree, unit: str, etcd: bool, nr_open: int, running: list[Process]) -> Service:
     asked = units.limit_of(tree, unit, nr_open, without=units.drop_in(unit))
-    process = next((each for each in running if each.unit == unit and each.name == units.RUNTIMES[unit]), None)
-    return Runtime(unit, asked, process)
+    name = "etcd" if etcd else units.RUNTIMES[unit]
+    return Service(unit, etcd, asked, next((each for each in running if (each.unit, each.name) == (unit, name)), None))
 
 
 def report(found: OpenFiles, written: Collection[str], restarted: Collection[str], role: str) -> list[dict[str, Any]]:
@@ -120,9 +140,9 @@ def report(found: OpenFiles, written: Collection[str], restarted: Collection[str
     if not found.wanted:
         return []
     entries = _login_entries(found, written, role)
-    for runtime in found.runtimes:
-        entries.append(_runtime_entry(found, runtime, written, restarted, role))
-    if not found.runtimes:
+    for service in found.services:
+        entries.append(_service_entry(found, service, written, restarted, role))
+    if all(each.etcd for each in found.services):
         reason = f"none of {', '.join(units.RUNTIMES)} is on this host"
         entries.append(entry(role, "container runtime LimitNOFILE", "left_out", reason=reason))
     entries.append(_etcd_entry(found, restarted, role))
@@ -150,10 +170,10 @@ def _login_entries(found: OpenFiles, written: Collection[str], role: str) -> lis
     return entries
 
 
-def _runtime_entry(
-    found: OpenFiles, runtime: Runtime, written: Collection[str], restarted: Collection[str], role: str
+def _service_entry(
+    found: OpenFiles, service: Service, written: Collection[str], restarted: Collection[str], role: str
 ) -> dict[str, Any]:
-    item, asked = f"{runtime.unit} LimitNOFILE", runtime.asked
+    item, asked = f"{service.unit} LimitNOFILE", service.asked
     source = asked.file or "systemd's default"
     if found.wanted > found.ceiling:
         reason = (
@@ -161,19 +181,22 @@ def _runtime_entry(
             f"LimitNOFILE={found.wanted} is not written; {source} asks for {asked.nofile}"
         )
         return entry(role, item, "refused", value=found.ceiling, reason=reason)
-    late = os.path.basename(asked.file) > os.path.basename(units.drop_in(runtime.unit)) and asked.file.endswith(".conf")
-    if units.drop_in(runtime.unit) in found.files and late:
-        reason = f"{asked.file} is read after {units.drop_in(runtime.unit)} and sets {asked.nofile}; remove it there"
+    late = os.path.basename(asked.file) > os.path.basename(units.drop_in(service.unit)) and asked.file.endswith(".conf")
+    if units.drop_in(service.unit) in found.files and late:
+        reason = f"{asked.file} is read after {units.drop_in(service.unit)} and sets {asked.nofile}; remove it there"
         return entry(role, item, "warning", value=asked.nofile.hard, reason=reason)
-    if runtime.unit in found.to_restart() and runtime.unit not in restarted:
-        assert runtime.process is not None
-        reason = (
-            f"{runtime.unit} runs with {runtime.process.nofile.hard} until it is restarted; "
-            "host_tuning_restart_container_runtime allows that"
-        )
+    if found.waits(service) and service.unit not in restarted:
+        assert service.process is not None
+        who = "host_tuning_restart_container_runtime allows that"
+        if service.etcd:
+            who = (
+                f"this role never does that: `systemctl restart {service.unit}`, one member at a time, when all others "
+                "are healthy"
+            )
+        reason = f"{service.unit} runs with {service.process.nofile.hard} until it is restarted; {who}"
         return entry(role, item, "pending", value=found.wanted, reason=reason)
-    if units.drop_in(runtime.unit) in found.files:
-        verdict = "changed" if units.drop_in(runtime.unit) in written else "already_right"
+    if units.drop_in(service.unit) in found.files:
+        verdict = "changed" if units.drop_in(service.unit) in written else "already_right"
         return entry(
             role, item, verdict, value=found.wanted, previous=asked.nofile.hard if verdict == "changed" else None
         )
@@ -188,7 +211,7 @@ def _etcd_entry(found: OpenFiles, restarted: Collection[str], role: str) -> dict
     if not found.etcd:
         return entry(role, item, "left_out", reason="no etcd runs here: there is nothing to read back")
     lowest = min(found.etcd, key=lambda each: each.nofile.soft)
-    if found.etcd_has_enough:
+    if found.has_enough(lowest):
         reason = f"read back in /proc/{lowest.pid}/limits"
         return entry(role, item, "already_right", value=lowest.nofile.soft, reason=reason)
     if found.wanted > found.ceiling:
@@ -197,6 +220,8 @@ def _etcd_entry(found: OpenFiles, restarted: Collection[str], role: str) -> dict
         )
         return entry(role, item, "refused", value=lowest.nofile.soft, reason=reason)
     after = "its pod is created anew"
-    if [each for each in found.to_restart() if each not in restarted]:
+    if any(each.etcd and each.unit == lowest.unit for each in found.services):
+        after = f"{lowest.unit} is restarted"
+    elif [each for each in found.to_restart() if each not in restarted]:
         after = f"the container runtime is restarted and {after}"
     return entry(role, item, "pending", value=lowest.nofile.soft, reason=f"it gets {found.wanted} when {after}")

@@ -70,7 +70,19 @@ def make(tree: Tree, options: Mapping[str, Any]) -> Plan:
     if problems:
         raise Refusal(problems)
     restart = limits.to_restart() if options["restart_container_runtime"] else []
-    return Plan(desired, records, below, limits, decisions, restart)
+    plan = Plan(desired, records, below, limits, decisions, restart)
+    masked = [
+        path for path, content in _contents(plan, decisions).items() if content is not None and tree.is_link(path)
+    ]
+    if masked:
+        raise Refusal(
+            [
+                f"{path} is a symbolic link, which is how a file of that name is switched off: what is to be kept there "
+                "would be lost at the next boot; remove the link, or leave its values out"
+                for path in masked
+            ]
+        )
+    return plan
 
 
 def _refused(decisions: Sequence[Decision]) -> list[str]:
@@ -84,19 +96,26 @@ def _refused(decisions: Sequence[Decision]) -> list[str]:
 
 def files(tree: Tree, plan: Plan, decisions: Sequence[Decision]) -> list[FileChange]:
     """The files that are ours, and those that were and go back to what they were before us."""
-    contents = {
-        udev.OWN_FILE: queues.content(decisions, plan.queues),
-        sysctl.OWN_FILE: kernel_values.content(decisions),
-        **plan.open_files.files,
-    }
+    contents = _contents(plan, decisions)
     found = []
     for path in dict.fromkeys([*contents, *plan.records.files]):
         content, known, before = contents.get(path), plan.records.files.get(path), tree.read(path)
         if content is not None:
             found.append(FileChange(path, before, content, 0o644, known or _original(tree, path, before)))
         elif known is not None:
-            found.append(FileChange(path, before, known.content, known.mode, None, known.made))
+            # A link was put there after us, to switch our file off: it is not ours to remove.
+            now = known.content if tree.is_link(path) else before
+            found.append(FileChange(path, now, known.content, known.mode, None, known.made))
     return found
+
+
+def _contents(plan: Plan, decisions: Sequence[Decision]) -> dict[str, str | None]:
+    """Path -> what we write; None where that is nothing."""
+    return {
+        udev.OWN_FILE: queues.content(decisions, plan.queues),
+        sysctl.OWN_FILE: kernel_values.content(decisions),
+        **plan.open_files.files,
+    }
 
 
 def _original(tree: Tree, path: str, content: str | None) -> Original:

@@ -40,6 +40,9 @@ class Tree:
         except OSError:
             return None
 
+    def is_link(self, path: str) -> bool:
+        return os.path.islink(self.locate(path))
+
     def exists(self, path: str) -> bool:
         return os.path.exists(self.locate(path))
 

@@ -13,6 +13,8 @@ from .nofile import Nofile
 
 #: Service -> name of its process. Containers inherit the limits of these (containerd's CRI plugin passes none on).
 RUNTIMES = {"containerd.service": "containerd", "crio.service": "crio", "docker.service": "dockerd"}
+#: Of an etcd that is no pod, as kubespray and distributions call it.
+ETCD = "etcd.service"
 
 #: In order of precedence (systemd.unit(5)).
 DIRECTORIES = (
@@ -37,25 +39,35 @@ class UnitLimit:
     file: str = ""
 
 
+_DROP_IN = "zz-kubetune-nofile.conf"
+
+
 def drop_in(unit: str) -> str:
     """Path of our drop-in for a service; its name sorts late, for the last one counts (systemd.unit(5))."""
-    return f"/etc/systemd/system/{unit}.d/zz-kubetune-nofile.conf"
+    return f"/etc/systemd/system/{unit}.d/{_DROP_IN}"
+
+
+def is_drop_in(path: str) -> bool:
+    return path.endswith(f"/{_DROP_IN}")
 
 
 def render(limit: int) -> str:
     return f"{OWN_HEADER}\n[Service]\nLimitNOFILE={limit}\n"
 
 
-def installed(tree: Tree) -> list[str]:
-    """The container runtimes whose services are on this host."""
-    return [unit for unit in RUNTIMES if any(tree.exists(f"{each}/{unit}") for each in DIRECTORIES)]
+def installed(tree: Tree, *units: str) -> list[str]:
+    """Those of the services that are on this host."""
+    return [unit for unit in units if any(tree.exists(f"{each}/{unit}") for each in DIRECTORIES)]
 
 
 def files_of(tree: Tree, unit: str) -> list[str]:
     """A service's own file, then its drop-ins, in the order in which systemd reads them."""
-    own = next((f"{each}/{unit}" for each in DIRECTORIES if tree.exists(f"{each}/{unit}")), None)
+    # An instance, such as etcd@events.service, has the file of its template where it has none of its own.
+    template = re.sub(r"@.*\.service$", "@.service", unit)
+    files = (f"{directory}/{name}" for name in (unit, template) for directory in DIRECTORIES)
+    own = next((each for each in files if tree.exists(each)), None)
     drop_ins: dict[str, str] = {}
-    for suffix in (f"{unit}.d", "service.d"):
+    for suffix in dict.fromkeys((f"{unit}.d", f"{template}.d", "service.d")):
         for directory in DIRECTORIES:
             for name in tree.names(f"{directory}/{suffix}"):
                 if name.endswith(".conf"):

@@ -470,6 +470,23 @@ def test_a_file_that_only_procps_reads_is_named(host: FakeHost) -> None:
     assert reason.startswith("/etc/sysctl.conf is read after") and "sysctl --system sets vm.swappiness = 60" in reason
 
 
+@pytest.mark.parametrize("path", [sysctl.OWN_FILE, udev.OWN_FILE, logins.OWN_FILE])
+def test_a_file_of_ours_that_is_switched_off_is_not_overwritten(host: FakeHost, path: str) -> None:
+    before = host.snapshot()
+    Path(host.locate(path)).symlink_to("/dev/null")
+    with pytest.raises(Refusal, match=f"{path} is a symbolic link"):
+        tune(host)
+    assert host.writes == []
+    host.remove(path)
+    tune(host)
+    host.remove(path)
+    Path(host.locate(path)).symlink_to("/dev/null")
+    tune(host, state="absent")
+    assert host.is_link(path)
+    host.remove(path)
+    assert host.snapshot() == before
+
+
 def test_login_limits_of_others(host: FakeHost) -> None:
     host.file("/etc/security/limits.d/10-x.conf", "etcd - nofile 200000\n")
     outcome = tune(host)
@@ -550,6 +567,63 @@ class TestContainerRuntime:
     def test_a_later_drop_in_is_named(self, host: FakeHost) -> None:
         host.file("/etc/systemd/system/containerd.service.d/zzz.conf", "[Service]\nLimitNOFILE=5000\n")
         assert "zzz.conf is read after" in said(tune(host), "containerd.service LimitNOFILE", "warning")["reason"]
+
+
+class TestEtcdOfASystemdUnit:
+    """As kubespray installs it on the host: 40000 open files."""
+
+    UNIT_DROP_IN = units.drop_in("etcd.service")
+
+    @pytest.fixture
+    def host(self, tmp_path: Path) -> FakeHost:
+        host = ordinary_host(tmp_path)
+        host.file("/etc/systemd/system/etcd.service", "[Service]\nLimitNOFILE=40000\n")
+        host.process(900, "etcd", 39999, 40000, "/system.slice/etcd.service")
+        return host
+
+    def test_its_limit_is_raised_and_it_is_never_restarted(self, host: FakeHost) -> None:
+        before = host.snapshot()
+        outcome = tune(host, restart_container_runtime=True)
+        assert host.read(self.UNIT_DROP_IN) == f"{sysctl.OWN_HEADER}\n[Service]\nLimitNOFILE=65536\n"
+        assert host.commands == [["udevadm", "control", "--reload"], ["systemctl", "daemon-reload"]]
+        reason = said(outcome, "etcd.service LimitNOFILE", "pending")["reason"]
+        assert "`systemctl restart etcd.service`, one member at a time, when all others are healthy" in reason
+        running = said(outcome, "nofile of the running etcd", "pending")
+        assert (running["value"], running["reason"]) == (39999, "it gets 65536 when etcd.service is restarted")
+        assert not tune(host).changed
+        host.process(900, "etcd", 65535, 65536, "/system.slice/etcd.service")
+        outcome = tune(host)
+        assert said(outcome, "etcd.service LimitNOFILE")["verdict"] == "already_right"
+        assert said(outcome, "nofile of the running etcd")["verdict"] == "already_right"
+        host.process(900, "etcd", 39999, 40000, "/system.slice/etcd.service")
+        tune(host, state="absent")
+        assert host.snapshot() == before
+
+    def test_a_runtime_with_too_few_is_not_restarted_for_it(self, host: FakeHost) -> None:
+        host.file("/lib/systemd/system/containerd.service", "[Service]\nLimitNOFILE=4096\n")
+        host.process(300, "containerd", 4096, 4096, "/system.slice/containerd.service")
+        outcome = tune(host, restart_container_runtime=True)
+        assert ["systemctl", "restart", "containerd.service"] not in host.commands and host.exists(DROP_IN)
+        assert said(outcome, "containerd.service LimitNOFILE")["verdict"] == "changed"
+
+    def test_infinity_stays(self, host: FakeHost) -> None:
+        host.file("/etc/systemd/system/etcd.service", "[Service]\nLimitNOFILE=infinity\n")
+        host.process(900, "etcd", 1048575, 1048576, "/system.slice/etcd.service")
+        assert said(tune(host), "etcd.service LimitNOFILE")["verdict"] == "kept"
+        assert not host.exists(self.UNIT_DROP_IN)
+
+    def test_a_unit_that_only_starts_a_container_is_none_of_ours(self, host: FakeHost) -> None:
+        host.process(900, "etcd", 524287, 524288, "/system.slice/docker-0a1b.scope")
+        assert "etcd.service LimitNOFILE" not in verdicts(tune(host)) and not host.exists(self.UNIT_DROP_IN)
+
+    def test_before_its_first_start(self, host: FakeHost) -> None:
+        Path(host.locate("/proc/900/comm")).unlink()
+        assert said(tune(host), "etcd.service LimitNOFILE")["verdict"] == "changed"
+
+    def test_beyond_the_machines_hard_limit(self, host: FakeHost) -> None:
+        host.process(1, "systemd", 1024, 20000, capabilities="000001fffeffffff")
+        assert said(tune(host), "etcd.service LimitNOFILE")["verdict"] == "refused"
+        assert not host.exists(self.UNIT_DROP_IN)
 
 
 def test_host_without_runtime_and_etcd(host: FakeHost) -> None:

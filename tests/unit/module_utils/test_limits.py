@@ -15,6 +15,8 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._limits imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.logins import LoginLimits
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.nofile import Nofile
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits.units import UnitLimit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.module_utils.fake_host import FakeHost
 
@@ -130,9 +132,55 @@ def test_drop_ins_in_their_order(host: FakeHost) -> None:
     assert units.limit_of(host, unit, NR_OPEN) == UnitLimit(Nofile(65536, 65536), units.drop_in(unit))
     without = units.limit_of(host, unit, NR_OPEN, without=units.drop_in(unit))
     assert without == UnitLimit(Nofile(4, 4), f"/etc/systemd/system/{unit}.d/50-x.conf")
-    assert units.installed(host) == [unit]
+    assert units.installed(host, *units.RUNTIMES) == [unit]
 
 
 def test_a_unit_that_says_nothing_has_systemds_default(host: FakeHost) -> None:
     host.file("/lib/systemd/system/crio.service", "[Service]\n")
     assert units.limit_of(host, "crio.service", NR_OPEN) == UnitLimit(Nofile(1024, 524288))
+
+
+def test_an_instance_has_the_files_of_its_template(host: FakeHost) -> None:
+    host.file("/etc/systemd/system/etcd@.service", "[Service]\nLimitNOFILE=40000\n")
+    host.file("/etc/systemd/system/etcd@.service.d/50-x.conf", "[Service]\nLimitNOFILE=infinity\n")
+    host.file("/etc/systemd/system/etcd@events.service.d/10-y.conf", "[Service]\nLimitNOFILE=5\n")
+    assert units.files_of(host, "etcd@events.service") == [
+        "/etc/systemd/system/etcd@.service",
+        "/etc/systemd/system/etcd@events.service.d/10-y.conf",
+        "/etc/systemd/system/etcd@.service.d/50-x.conf",
+    ]
+    assert units.limit_of(host, "etcd@events.service", NR_OPEN).nofile == Nofile(NR_OPEN, NR_OPEN)
+
+
+_LIMITS = st.one_of(st.just("infinity"), st.integers(0, NR_OPEN).map(str))
+_JUNK = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])).filter(
+    lambda each: "LimitNOFILE" not in each
+)
+
+
+@settings(deadline=None)
+@given(_LIMITS, st.one_of(st.none(), _LIMITS), st.lists(_JUNK), st.sampled_from(["", " ", "\t"]))
+def test_the_last_limit_of_a_unit_is_found_whatever_else_it_holds(
+    soft: str, hard: str | None, junk: list[str], space: str
+) -> None:
+    value = soft if hard is None else f"{soft}:{hard}"
+    text = "\n".join(
+        [*junk, "[Service]", "LimitNOFILE=7", f"{space}LimitNOFILE{space}={space}{value}{space}", "[Install]", *junk]
+    )
+    number = {"infinity": NR_OPEN}
+    expected = Nofile(*(number.get(each) or int(each) for each in (soft, hard or soft)))
+    assert units.parse(text, NR_OPEN) == expected
+
+
+@settings(deadline=None)
+@given(st.text(), st.integers(1, NR_OPEN))
+def test_the_last_line_of_a_login_counts_whatever_is_before(text: str, number: int) -> None:
+    found = logins.parse(f"{text}\netcd - nofile {number}\n", "etcd", NR_OPEN, "f")
+    assert (found.soft, found.hard) == (number, number)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_limits_of_processes(soft: int, hard: int) -> None:
+    text = f"Limit Soft Hard Units\nMax open files            {soft:<20} {hard:<20} files     \nMax locked memory 1 1 bytes\n"
+    assert nofile.parse_process_limits(text) == Nofile(soft, hard)
