@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     for name, outcome, events in opened:
         moves = [event["time"] for event in events if event["step"] in ("api_out", "etcd_in", "kube-apiserver_in")]
         if moves:
-            print(f"window of {name:<12}{moves[-1] - moves[0]:5.1f} s, {outcome}")
+            copy = [event["time"] for event in events if event["step"] == "wal_move" and event["state"] in ("begin", "done")]
+            wal = f", of which the WAL's copy {copy[-1] - copy[0]:.1f} s" if copy else ""
+            print(f"window of {name:<12}{moves[-1] - moves[0]:5.1f} s, {outcome}{wal}")
     for endpoint, keys in lost.items():
         print(f"lost through {endpoint}: {len(keys)}")
     return 1 if status or any(lost.values()) else 0

@@ -32,10 +32,10 @@ def kubeadm_config(settings: Settings, node: Node, endpoint: str) -> str:
 
 
 def inventory(nodes: list[Node]) -> str:
-    """Ansible inventory of nodes, reached through the engine."""
+    """Ansible inventory of nodes, reached through the engine; ``lab_wal_device`` is each node's empty disk."""
     lines = ["---", "kube_control_plane:", "  hosts:"]
     for node in nodes:
-        lines += [f"    {node.name}:", f"      ansible_host: {node.container}"]
+        lines += [f"    {node.name}:", f"      ansible_host: {node.container}", f"      lab_wal_device: {node.wal_device}"]
     lines += ["  vars:", "    ansible_connection: community.docker.docker", "    ansible_python_interpreter: /usr/bin/python3"]
     return "\n".join(lines) + "\n"
 
