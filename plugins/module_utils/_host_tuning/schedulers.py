@@ -64,7 +64,7 @@ def _of_the_guide(device: Device) -> str:
         return "whoever made it knows its queue better; scheduler has a say"
     reason = "the guide's deadline is called mq-deadline today"
     if device.hardware_queues > 1:
-        reason += "; the kernel itself takes none for several hardware queues, and scheduler auto does so for an SSD"
-    elif device.kind == "virtual":
+        reason += "; the kernel itself takes none for several hardware queues"
+    if device.kind == "virtual":
         reason += "; scheduler auto leaves the kernel's choice"
     return reason
