@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults benchmark clean
+.PHONY: help bootstrap lab demo test test-faults test-vm benchmark clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,10 @@ test: bootstrap ## the tests: lint, unit, real processes, the molecule scenario,
 
 test-faults: bootstrap ## every fault on the real lab (long)
 	@tests/run.sh faults
+
+test-vm: ## the collection in a virtual machine with a kernel, disks and reboots of its own (emulated where there is no KVM)
+	@tests/lab/bootstrap.sh vm
+	@python -m pytest tests/vm -v
 
 benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, each node's window
 	@python -m tests.benchmarks.site_gap

@@ -2,6 +2,7 @@
 # Prepares a bare Debian 12 for the lab and the tests, as root: Debian packages, a Python environment in .work/venv and
 # the checkout as a collection in .work/collections. Cheap when run again: only what is missing or outdated is done.
 #
+#   bootstrap.sh vm  installs QEMU too, for the virtual machines of tests/vm
 #   KUBETUNE_PYTHON  the Python (>= 3.11) to use instead of the best one on PATH
 set -eu
 
@@ -10,6 +11,7 @@ work=$root/.work
 venv=$work/venv
 requirements=$root/tests/requirements.txt
 begun=$(date +%s)
+purpose=${1:-lab}
 
 say() { printf '[bootstrap %3ds] %s\n' $(($(date +%s) - begun)) "$*" >&2; }
 die() {
@@ -19,7 +21,9 @@ die() {
 
 # Debian's packages which bring the commands that are missing.
 missing_packages() {
+	[ "$purpose" != vm ] || set -- "qemu-system-x86_64 qemu-system-x86" "qemu-img qemu-utils" "ssh openssh-client"
 	while read -r command package; do
+		[ -n "$command" ] || continue
 		PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null 2>&1 || echo "$package"
 	done <<-COMMANDS
 		dockerd docker.io
@@ -33,6 +37,7 @@ missing_packages() {
 		git git
 		make make
 		python3 python3
+		$(printf '%s\n' "$@")
 	COMMANDS
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 	# A Python without ensurepip makes no usable environment; Debian keeps it in a package of its own.
