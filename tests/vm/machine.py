@@ -227,6 +227,10 @@ class Machine:
         script = 'umask 077; mkdir -p "$(dirname "$0")"; cat >"$0.new"; chmod "$1" "$0.new"; mv "$0.new" "$0"'
         self.run("bash", "-euc", script, path, mode, stdin=text)
 
+    def copy_in(self, source: Path, target: str) -> None:
+        """Copies a file of this machine into the guest, with its mode."""
+        run(["scp", "-q", "-p", "-F", self.ssh_configuration, source, f"{self.name}:{target}"], timeout=600)
+
     def device(self, disk: str) -> str:
         """The guest's name for a disk, such as sda, by its serial number (of several paths the first)."""
         for line in self.output("lsblk", "--nodeps", "--noheadings", "--output", "KNAME,SERIAL").splitlines():
