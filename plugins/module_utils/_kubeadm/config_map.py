@@ -1,0 +1,133 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ConfigMap kube-system/kubeadm-config, through the host's own kubectl and with the administrator's credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .._errors import KubetuneError
+from .._node.state import STATE, make_state_directory, write_atomically
+
+NAMESPACE, NAME, KEY = "kube-system", "kubeadm-config", "ClusterConfiguration"
+#: Where kubectl and kubeadm may be, beyond a PATH which sudo has shortened.
+_PLACES = ("/usr/local/bin", "/usr/bin", "/opt/bin")
+#: Seconds for one answer of the API, for kubectl as a whole, and between two tries.
+_REQUEST, _COMMAND, _PAUSE = 15, 60, 2
+_TRIES = 3
+#: How many replaced ConfigMaps a host keeps.
+KEEP = 20
+
+
+class ConfigMap:
+    """
+    Args:
+        kubeconfig: of an administrator.
+        directories: where programs are looked for.
+    """
+
+    def __init__(self, kubeconfig: str, state: Path = STATE, directories: Sequence[str] = _PLACES) -> None:
+        self._kubeconfig = kubeconfig
+        self._kept = state / NAME
+        self._state = state
+        self._path = os.pathsep.join([os.environ.get("PATH", os.defpath), *directories])
+
+    def read(self) -> dict[str, Any] | None:
+        """The whole object; None where the cluster has none (it is not kubeadm's).
+
+        Raises:
+            KubetuneError: kubectl or the kubeconfig is missing, or the API does not answer.
+        """
+        get = ("--namespace", NAMESPACE, "get", "configmap", NAME, "--ignore-not-found", "--output=json")
+        for attempt in range(_TRIES):
+            # Behind a balancer an API server that has just been restarted may not be asked again yet.
+            time.sleep(_PAUSE if attempt else 0)
+            done = self._kubectl(get)
+            if done.returncode == 0:
+                return dict(json.loads(done.stdout)) if done.stdout.strip() else None
+        raise KubetuneError(f"kubectl cannot read ConfigMap {NAMESPACE}/{NAME} with {self._kubeconfig}: {_said(done)}")
+
+    def replace(self, new: Mapping[str, Any]) -> str | None:
+        """Replace the object if nobody else has since it was read; the old one is kept on the host.
+
+        Returns:
+            Where the old one is kept; None when somebody else was faster, and nothing was done.
+
+        Raises:
+            KubetuneError: kubeadm does not take the new configuration, or the API does not.
+        """
+        old = self.read()
+        if old is None or _version(old) != _version(new):
+            return None
+        self._validate(new["data"][KEY])
+        kept = self._keep(old)
+        done = self._kubectl(("replace", "--filename=-"), json.dumps(new))
+        if done.returncode == 0:
+            return str(kept)
+        kept.unlink()
+        # The API compares once more, by metadata.resourceVersion (HTTP 409).
+        if "(Conflict)" in done.stderr:
+            return None
+        raise KubetuneError(f"kubectl cannot replace ConfigMap {NAMESPACE}/{NAME}: {_said(done)}; it is as it was")
+
+    def _validate(self, text: str) -> None:
+        """Have the host's kubeadm judge it, where there is one."""
+        kubeadm = shutil.which("kubeadm", path=self._path)
+        if kubeadm is None:
+            return
+        make_state_directory(self._state)
+        with tempfile.NamedTemporaryFile("w", dir=self._state, prefix=".kubeadm-", suffix=".yaml") as file:
+            file.write(text)
+            file.flush()
+            done = _run([kubeadm, "config", "validate", "--config", file.name])
+        if done.returncode != 0:
+            raise KubetuneError(
+                f"{kubeadm} on this host does not take the ClusterConfiguration as it would be: {_said(done)}; ConfigMap "
+                f"{NAMESPACE}/{NAME} is as it was"
+            )
+
+    def _keep(self, old: Mapping[str, Any]) -> Path:
+        """0600: a proxy's password may be in its environment variables."""
+        for directory in (self._state, self._kept):
+            make_state_directory(directory)
+        path = self._kept / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{_version(old)}.json"
+        write_atomically(path, json.dumps(old, indent=2).encode() + b"\n")
+        for each in sorted(self._kept.glob("*.json"))[:-KEEP]:
+            each.unlink()
+        return path
+
+    def _kubectl(self, arguments: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+        kubectl = shutil.which("kubectl", path=self._path)
+        if kubectl is None:
+            raise KubetuneError("kubectl is not on this host, and kubeadm's configuration can be kept through it only: install it")
+        if not os.path.isfile(self._kubeconfig):
+            raise KubetuneError(
+                f"{self._kubeconfig} is not on this host: give an administrator's kubeconfig (kubeadm_persistence_kubeconfig), or "
+                "make it anew (kubeadm init phase kubeconfig admin)"
+            )
+        return _run([kubectl, f"--kubeconfig={self._kubeconfig}", f"--request-timeout={_REQUEST}s", *arguments], text)
+
+
+def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=_COMMAND)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return subprocess.CompletedProcess(command, 1, "", str(exc))
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what a program said, as one line."""
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return " ".join(line.strip() for line in lines[-6:]) or f"status {done.returncode}"
+
+
+def _version(config_map: Mapping[str, Any]) -> str:
+    return str(config_map["metadata"]["resourceVersion"])
