@@ -283,10 +283,9 @@ class Machine:
 
     def throttle(self, name: str, *, iops: int = 0, bandwidth: int = 0) -> None:
         """Limits a disk to so many operations and bytes each second; 0 takes the limit away."""
-        monitor = self._connected()
-        monitor(
-            "block_set_io_throttle", id=name, iops=iops, iops_rd=0, iops_wr=0, bps=bandwidth, bps_rd=0, bps_wr=0,
-        )  # fmt: skip
+        # The half of a virtio device that has the disk is a device of its own.
+        device = f"/machine/peripheral/{name}/virtio-backend" if self._disks[name].bus == "virtio" else name
+        self._connected()("block_set_io_throttle", id=device, iops=iops, iops_rd=0, iops_wr=0, bps=bandwidth, bps_rd=0, bps_wr=0)
 
     def disk(self, name: str) -> Disk:
         """A disk that the machine has now."""
