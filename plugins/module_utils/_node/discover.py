@@ -17,6 +17,7 @@ from .._errors import KubetuneError
 from .._etcd import cluster
 from .._static_pod.catalogue import ETCD, KUBE_APISERVER
 from .._static_pod.manifest import flags_of
+from .._wal_disk.missing import missing
 from . import access, certificates, judge, processes
 from .state import read_memory, read_unfinished
 
@@ -66,6 +67,7 @@ def discover() -> dict[str, Any]:
         "allocatable": _allocatable(running[KUBE_APISERVER]),
         "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))),
         "unfinished": read_unfinished(),
+        "wal_disk": missing(),
     }
 
 

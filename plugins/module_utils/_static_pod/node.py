@@ -59,6 +59,7 @@ class Live:
         manifest: parsed, or None where there is none.
         process: the fact of the running process that belongs to it, or None.
         memory: what the last run applied.
+        hint: why it may not run, as far as the host can tell.
     """
 
     component: Component
@@ -67,6 +68,7 @@ class Live:
     sha256: str
     process: Mapping[str, Any] | None
     memory: Mapping[str, Any] | None
+    hint: str = ""
 
     @property
     def peak_rss_bytes(self) -> int | None:
@@ -252,6 +254,8 @@ def _live(component: Component, facts: Mapping[str, Any], pods: Mapping[str, Any
         flags = flags_of(process["argv"][1:])
         if manifest and all(flags.get(name, [""])[-1] == value for name, value in live.own_flags.items()):
             live.process = process
+    if component.name == ETCD:
+        live.hint = facts.get("wal_disk", "")
     if component.name == ETCD and manifest is None:
         _no_external_etcd(facts, pods)
     return live
@@ -272,8 +276,8 @@ def _unfit_process(live: Live, request: Request) -> list[str]:
     name = live.component.name
     if live.process is None:
         return [
-            f"{name}: {live.component.manifest} is there, but no such process runs: mend it first (crictl ps -a, "
-            f"/var/log/pods/kube-system_{name}-*)"
+            f"{name}: {live.component.manifest} is there, but no such process runs: "
+            + (live.hint or f"mend it first (crictl ps -a, /var/log/pods/kube-system_{name}-*)")
         ]
     wrong = []
     planned = live.manifest.argv if live.manifest else []
