@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils import _report
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
-from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host, leaves_its_disk
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import ITEM, ROLE
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _kubeadm
@@ -60,6 +60,8 @@ class ActionModule(ActionBase):
     def _keep(self, hosts: list[Host], given: dict[str, Any]) -> dict[str, Any]:
         if not any(KUBE_APISERVER in host.components for host in hosts):
             return _left_out("no host of this play runs an API server yet: there is nothing to ask")
+        if given["withdraw"] and not any(leaves_its_disk(host) for host in hosts):
+            return {"changed": False, "report": [], "diff": []}
         problems = [f"{host.name}: {host.problem}" for host in hosts if host.problem]
         if problems:
             raise KubetuneError(f"the members of the etcd cluster cannot be told, so nothing is kept: {'; '.join(problems)}")
@@ -71,9 +73,11 @@ class ActionModule(ActionBase):
             result = {"changed": change.new is not None, "report": change.report, "diff": change.diff}
             if change.new is None or self._task.check_mode:
                 return result
-            kept = self._module(operation="replace", kubeconfig=given["kubeconfig"], object=json.dumps(change.new))["kept"]
-            if kept:
-                return {**result, "kept": kept}
+            done = self._module(operation="replace", kubeconfig=given["kubeconfig"], object=json.dumps(change.new))
+            if done["kept"]:
+                if done["notice"]:
+                    change.report.append(_report.entry(ROLE, ITEM, "warning", reason=done["notice"]))
+                return {**result, "kept": done["kept"]}
         raise KubetuneError(
             f"kubeadm-config was changed by somebody else each of the {TRIES} times that it was to be written: find out by whom "
             "(kubectl --namespace kube-system get configmap kubeadm-config --show-managed-fields --output yaml), then run again"

@@ -56,6 +56,10 @@ kept:
   returned: O(operation=replace)
   type: str
   sample: /var/lib/kubetune/kubeadm-config/20261124T150000Z-4711.json
+notice:
+  description: Why the host's kubeadm could not judge the new configuration; empty when it did.
+  returned: O(operation=replace)
+  type: str
 """
 
 import json
@@ -84,9 +88,9 @@ def main() -> None:
             found = config_map.read()
             module.exit_json(changed=False, object=json.dumps(found) if found else "")
         if module.check_mode:
-            module.exit_json(changed=True, kept="")
-        kept = config_map.replace(json.loads(given["object"]))
-        module.exit_json(changed=kept is not None, kept=kept or "")
+            module.exit_json(changed=True, kept="", notice="")
+        done = config_map.replace(json.loads(given["object"]))
+        module.exit_json(changed=done is not None, kept=done.kept if done else "", notice=done.notice if done else "")
     except KubetuneError as exc:
         module.fail_json(msg=str(exc))
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -25,6 +27,18 @@ _REQUEST, _COMMAND, _PAUSE = 15, 60, 2
 _TRIES = 3
 #: How many replaced ConfigMaps a host keeps.
 KEEP = 20
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """
+    Attributes:
+        kept: where the old object is on the host.
+        notice: what is to be said of it; empty for nothing.
+    """
+
+    kept: str
+    notice: str
 
 
 class ConfigMap:
@@ -55,11 +69,11 @@ class ConfigMap:
                 return dict(json.loads(done.stdout)) if done.stdout.strip() else None
         raise KubetuneError(f"kubectl cannot read ConfigMap {NAMESPACE}/{NAME} with {self._kubeconfig}: {_said(done)}")
 
-    def replace(self, new: Mapping[str, Any]) -> str | None:
+    def replace(self, new: Mapping[str, Any]) -> Replaced | None:
         """Replace the object if nobody else has since it was read; the old one is kept on the host.
 
         Returns:
-            Where the old one is kept; None when somebody else was faster, and nothing was done.
+            None when somebody else was faster, and nothing was done.
 
         Raises:
             KubetuneError: kubeadm does not take the new configuration, or the API does not.
@@ -67,32 +81,42 @@ class ConfigMap:
         old = self.read()
         if old is None or _version(old) != _version(new):
             return None
-        self._validate(new["data"][KEY])
+        notice = self._judge(old["data"][KEY], new["data"][KEY])
         kept = self._keep(old)
         done = self._kubectl(("replace", "--filename=-"), json.dumps(new))
         if done.returncode == 0:
-            return str(kept)
+            return Replaced(str(kept), notice)
         kept.unlink()
         # The API compares once more, by metadata.resourceVersion (HTTP 409).
         if "(Conflict)" in done.stderr:
             return None
         raise KubetuneError(f"kubectl cannot replace ConfigMap {NAMESPACE}/{NAME}: {_said(done)}; it is as it was")
 
-    def _validate(self, text: str) -> None:
-        """Have the host's kubeadm judge it, where there is one."""
+    def _judge(self, old: str, new: str) -> str:
+        """Have the host's kubeadm judge the new configuration, where there is one.
+
+        Returns:
+            Why it cannot: it does not take the old one either, as a kubeadm two minors away from the cluster does not.
+        """
         kubeadm = shutil.which("kubeadm", path=self._path)
-        if kubeadm is None:
-            return
+        refused = self._refused(kubeadm, new) if kubeadm else ""
+        if not refused:
+            return ""
+        if self._refused(kubeadm, old):
+            return f"{kubeadm} on this host could not judge it, as it takes neither the old one nor the new one: {refused}"
+        raise KubetuneError(
+            f"{kubeadm} on this host does not take the ClusterConfiguration as it would be: {refused}; ConfigMap {NAMESPACE}/{NAME} "
+            "is as it was"
+        )
+
+    def _refused(self, kubeadm: str, text: str) -> str:
+        """What kubeadm has against a configuration; empty when it takes it."""
         make_state_directory(self._state)
         with tempfile.NamedTemporaryFile("w", dir=self._state, prefix=".kubeadm-", suffix=".yaml") as file:
             file.write(text)
             file.flush()
             done = _run([kubeadm, "config", "validate", "--config", file.name])
-        if done.returncode != 0:
-            raise KubetuneError(
-                f"{kubeadm} on this host does not take the ClusterConfiguration as it would be: {_said(done)}; ConfigMap "
-                f"{NAMESPACE}/{NAME} is as it was"
-            )
+        return _said(done) if done.returncode != 0 else ""
 
     def _keep(self, old: Mapping[str, Any]) -> Path:
         """0600: a proxy's password may be in its environment variables."""
@@ -126,7 +150,9 @@ def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[
 def _said(done: subprocess.CompletedProcess[str]) -> str:
     """The end of what a program said, as one line."""
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return " ".join(line.strip() for line in lines[-6:]) or f"status {done.returncode}"
+    # kubeadm's own notices (klog) come before, and its advice how to see more after that.
+    lines = [line.strip() for line in lines if not re.match(r"[IWE]\d{4} |To see the stack trace", line)]
+    return " ".join(lines[-6:]) or f"status {done.returncode}"
 
 
 def _version(config_map: Mapping[str, Any]) -> str:

@@ -69,6 +69,11 @@ def record(name: str, facts: Mapping[str, Any], report: Sequence[Mapping[str, An
     }
 
 
+def leaves_its_disk(host: Host) -> bool:
+    """Whether its member runs with a directory for the WAL that it will not have any more."""
+    return WAL_DIRECTORY in host.running.get(ETCD, {}) and WAL_DIRECTORY not in host.tuned.get(ETCD, {})
+
+
 def missing_members(hosts: Sequence[Host]) -> list[str]:
     """Members of the etcd cluster which no host of the play has."""
     members = dict.fromkeys(name or "(unnamed)" for host in hosts for name in host.members)
