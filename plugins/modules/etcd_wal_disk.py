@@ -24,7 +24,7 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    support: none
+    support: full
 options:
   state:
     description: V(absent) unmounts the disk and makes it blank again; refused while a WAL is on it.
@@ -106,15 +106,15 @@ def main() -> None:
     )
     given = dict(module.params)
     state = given.pop("state")
-    disk = WalDisk(given["data_directory"], module.check_mode)
     try:
+        disk = WalDisk(given["data_directory"], module.check_mode)
         outcome = disk.remove() if state == "absent" else disk.ensure(Wanted(**given))
     except Refusal as exc:
         module.fail_json(msg="refused, and nothing was changed: " + "; ".join(exc.problems))
     except (KubetuneError, OSError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(
-        changed=outcome.changed, needs_change=outcome.changed, report=outcome.report, mount_point=disk.mount_point
+        changed=outcome.changed, needs_change=outcome.changed, report=outcome.report, diff=outcome.diff, mount_point=disk.mount_point
     )
 
 

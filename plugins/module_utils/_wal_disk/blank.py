@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._block import topology
+from .._block.device import kind_of, parse_udev_data
 from .._errors import KubetuneError
 from .._kernel.tree import Tree
 from .commands import output
@@ -32,6 +33,11 @@ class Device:
     node: str
     size: int
     sysfs: Path
+
+    @property
+    def numbers(self) -> str:
+        """Major and minor, such as 259:1."""
+        return _read(self.sysfs / "dev")
 
 
 def find(path: str) -> Device:
@@ -56,7 +62,8 @@ def find(path: str) -> Device:
 
 def contents(device: Device) -> list[str]:
     """Everything that speaks against making a file system on it; empty for a blank disk that nobody uses."""
-    found = uses(device) or _signatures(device) or _data(device)
+    found = uses(device) + _signatures(device)
+    found = found or _data(device)
     if (device.sysfs / "ro").exists() and (device.sysfs / "ro").read_text().strip() == "1":
         found.append("it is read-only")
     if device.size < MIN_BYTES:
@@ -72,8 +79,10 @@ def doubts(device: Device, data_directory: str) -> list[str]:
     if _read(device.sysfs / "removable") == "1":
         found.append("it is removable: etcd stops when it is taken out")
     tree = Tree()
+    if kind_of(tree, topology.disk_of(tree, f"/sys/dev/block/{device.numbers}")) == "rotational":
+        found.append("it rotates: each fsync of the WAL waits for the platter")
     under_data = set(topology.find(tree, data_directory).leaves)
-    if under_data & set(topology.leaves_of(tree, f"/sys/dev/block/{_read(device.sysfs / 'dev')}")):
+    if under_data & set(topology.leaves_of(tree, f"/sys/dev/block/{device.numbers}")):
         found.append(f"{data_directory} is on the same disk: two file systems are not two disks")
     return found
 
@@ -96,9 +105,8 @@ def _signatures(device: Device) -> list[str]:
 
 def uses(device: Device) -> list[str]:
     found = []
-    numbers = _read(device.sysfs / "dev")
     for mount in topology.parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
-        if "{}:{}".format(*mount.device) == numbers:
+        if "{}:{}".format(*mount.device) == device.numbers:
             found.append(f"it is mounted at {mount.point}")
     partitions = sorted(each.parent.name for each in device.sysfs.glob("*/partition"))
     if partitions:
@@ -112,14 +120,23 @@ def uses(device: Device) -> list[str]:
     for table in ("/etc/fstab", "/etc/crypttab"):
         for line in (_read(Path(table)) or "").splitlines():
             words = line.split("#", 1)[0].split()
-            if any(word.startswith("/dev/") and os.path.realpath(word) == device.node for word in words[:2]):
+            if any(os.path.realpath(_node_of(word)) == device.node for word in words[:2]):
                 found.append(f"{table} names it: {line.strip()}")
+    if parse_udev_data(_read(Path(f"/run/udev/data/b{device.numbers}"))).get("DM_MULTIPATH_DEVICE_PATH") == "1":
+        found.append("it is one path to a multipath disk: give that disk's own device")
     if not found:
         try:
             os.close(os.open(device.node, os.O_RDONLY | os.O_EXCL))
         except OSError as exc:
             found.append("some program or device has claimed it" if exc.errno == errno.EBUSY else f"it cannot be opened: {exc}")
     return found
+
+
+def _node_of(word: str) -> str:
+    """The device of a word in fstab(5): a path, or a tag such as PARTUUID=... (systemd.mount(5), blkid(8))."""
+    tag, equals, value = word.partition("=")
+    links = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "partuuid", "PARTLABEL": "partlabel", "ID": "id"}
+    return f"/dev/disk/by-{links[tag]}/" + value.strip("\"'") if equals and tag in links else word
 
 
 def _data(device: Device) -> list[str]:

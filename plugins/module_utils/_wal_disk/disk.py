@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import stat
 import uuid
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .._block.device import identities_of
 from .._errors import KubetuneError, Refusal
+from .._host_tuning.apply import host_lock
 from .._kernel.tree import Tree
 from .._node import processes
-from .._node.state import SCHEMA, STATE, make_state_directory, write_atomically
+from .._node.state import SCHEMA, STATE, make_state_directory, sync_directory, write_atomically
 from .._report import entry
 from .._static_pod.wal import DIRECTORY, MOUNT_POINT
 from . import blank
 from .commands import output
 from .mount import MountPoint
+from .namespaces import let_go
 
 ROLE = "etcd_wal"
 LABEL = "kubetune-wal"
@@ -31,6 +36,9 @@ MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-L", LABEL, "-U", "{uuid}"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-L", LABEL, "-m", "uuid={uuid}"],
 }
+#: What the record says of the file system, each written before it begins. ``making``: there may be half of one.
+#: ``leaving``: it was found to hold no WAL. ``erasing``: there may be half of one again.
+MAKING, MADE, LEAVING, ERASING = "making", "made", "leaving", "erasing"
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Wanted:
 class Record:
     """What we made, on disk before it is made. device: as it was given. identity: what it is, whatever it is called later.
 
-    uuid: of the file system.
+    stable: whether the identity outlives a reboot. boot: the kernel's id of the boot in which it was recorded.
+    uuid: of the file system, chosen before it is made. stage: one of those above.
     """
 
     device: str
@@ -56,17 +65,29 @@ class Record:
     uuid: str
     file_system: str
     data_directory: str
+    stable: bool = True
+    boot: str = ""
+    stage: str = MADE
     schema: int = SCHEMA
+
+    def is_of(self, device: blank.Device) -> bool:
+        """Whether a device without our file system is still the very disk that was blank: names change with a reboot."""
+        return identity(device)[0] == self.identity and (self.stable or self.boot == _boot())
 
 
 @dataclass
 class Outcome:
     report: list[dict[str, Any]] = field(default_factory=list)
     changed: bool = False
+    diff: list[dict[str, str]] = field(default_factory=list)
 
     def say(self, item: str, verdict: str, value: Any = None, reason: str = "") -> None:
         self.report.append(entry(ROLE, item, verdict, value, None, reason))
         self.changed = self.changed or verdict in ("changed", "restored")
+
+    def show(self, file: Path, before: str, after: str) -> None:
+        if before != after:
+            self.diff.append({"before_header": str(file), "after_header": str(file), "before": before, "after": after})
 
 
 class WalDisk:
@@ -76,7 +97,9 @@ class WalDisk:
     """
 
     def __init__(self, data_directory: str, check_mode: bool = False, state: Path = STATE) -> None:
-        self._data = data_directory.rstrip("/")
+        if not re.fullmatch(r"/[^\x00-\x1f]+", data_directory) or ".." in data_directory.split("/"):
+            raise Refusal([f"data_directory {data_directory!r}: give an absolute path, such as /var/lib/etcd"])
+        self._data = os.path.normpath(data_directory)
         self._check = check_mode
         self._state = state
         self._path = state / "wal-disk.json"
@@ -84,7 +107,8 @@ class WalDisk:
 
     @property
     def mount_point(self) -> str:
-        return f"{self._data}/{MOUNT_POINT}"
+        """Without symbolic links: systemd mounts on no other path."""
+        return f"{os.path.realpath(self._data)}/{MOUNT_POINT}"
 
     def record(self) -> Record | None:
         try:
@@ -105,22 +129,43 @@ class WalDisk:
         Raises:
             Refusal: with everything that speaks against it; nothing was changed.
         """
-        record = self.record()
-        if record is None and wanted.device is None:
-            return self._outcome
-        if record is None:
-            record = self._accept(wanted, wanted.device)
-        else:
-            self._recognise(wanted, record)
-        mount = MountPoint(self.mount_point, record.uuid)
+        if not re.fullmatch(r"[\x21-\x7e]+", wanted.mount_options):
+            raise Refusal([f"mount_options {wanted.mount_options!r}: give them separated by commas, without spaces, such as noatime"])
+        with self._lock():
+            record = self.record()
+            if record is None and wanted.device is None:
+                return self._outcome
+            if record is None:
+                record = self._accept(wanted, str(wanted.device))
+            else:
+                self._recognise(wanted, record)
+            mount = MountPoint(self.mount_point, record.uuid)
+            device = self._locate(record, mount)
+            self._refuse_obstacles(mount, device)
+            record = self._format(record, device)
+            self._install(record, wanted.mount_options, mount)
+            self._mount(mount, device)
+        return self._outcome
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._check else host_lock(Tree())
+
+    def _remember(self, record: Record) -> Record:
+        if not self._check:
+            make_state_directory(self._state)
+            write_atomically(self._path, json.dumps(asdict(record)).encode())
+        return record
+
+    def _refuse_obstacles(self, mount: MountPoint, device: blank.Device) -> None:
+        numbers = mount.mounted()
         obstacle = mount.obstacle()
+        if numbers and numbers != device.numbers:
+            obstacle = (
+                f"{mount.path}: device {numbers} is mounted there, and the WAL's disk is {device.node} ({device.numbers}): "
+                f"see findmnt {mount.path}; unmount it with etcd stopped, then run again"
+            )
         if obstacle:
             raise Refusal([obstacle])
-        device = self._locate(record, mount)
-        self._format(record, device)
-        self._install(record, wanted.mount_options, mount)
-        self._mount(mount, device)
-        return self._outcome
 
     def _accept(self, wanted: Wanted, path: str) -> Record:
         """A disk that nobody uses and that holds nothing, with consent; remembered before anything is written on it."""
@@ -140,20 +185,18 @@ class WalDisk:
             raise Refusal([f"file_system {wanted.file_system}: {program} is not installed on this host: install it, or choose another"])
         for doubt in blank.doubts(device, self._data):
             self._outcome.say(f"WAL disk {path}", "warning", reason=doubt)
-        record = Record(path, identity(device), str(uuid.uuid4()), wanted.file_system, self._data)
-        obstacle = MountPoint(self.mount_point, record.uuid).obstacle()
-        if obstacle:
-            raise Refusal([obstacle])
-        if not self._check:
-            make_state_directory(self._state)
-            write_atomically(self._path, json.dumps(asdict(record)).encode())
-        return record
+        name, stable = identity(device)
+        if not stable:
+            reason = f"it is known by {name} alone, which another disk may have after a reboot; its file system's UUID tells it from then on"
+            self._outcome.say(f"WAL disk {path}", "warning", reason=reason)
+        record = Record(path, name, str(uuid.uuid4()), wanted.file_system, self._data, stable, _boot(), MAKING)
+        self._refuse_obstacles(MountPoint(self.mount_point, record.uuid), device)
+        return self._remember(record)
 
     def _recognise(self, wanted: Wanted, record: Record) -> None:
         """The disk of an earlier run; another one is no small change."""
         problems = []
-        if record.data_directory != self._data:
-            problems.append(f"data_directory {self._data}: this host's WAL disk belongs to {record.data_directory}")
+        self._refuse_other_directory(record)
         if wanted.file_system != record.file_system:
             problems.append(f"file_system {wanted.file_system}: the disk was made with {record.file_system}, and is not made anew")
         if wanted.device and os.path.exists(wanted.device) and os.path.realpath(wanted.device) != os.path.realpath(record.device):
@@ -165,17 +208,24 @@ class WalDisk:
         if problems:
             raise Refusal(problems)
 
-    def _locate(self, record: Record, mount: MountPoint) -> blank.Device | None:
-        """The device with our file system, or the one which shall get it; None in check mode before there is one."""
-        for path in dict.fromkeys((f"/dev/disk/by-uuid/{record.uuid}", record.device, *self._by_uuid(record.uuid))):
-            if not os.path.exists(path):
-                continue
-            device = blank.find(path)
-            if blank.uuid_of(device.node) == record.uuid:
-                return device
-            # Not made yet, or half: the very disk that was blank when we remembered it, and on which nobody else has begun.
-            if path == record.device and identity(device) == record.identity and not blank.signatures(device.node):
-                return device
+    def _refuse_other_directory(self, record: Record) -> None:
+        if record.data_directory != self._data:
+            raise Refusal([f"data_directory {self._data}: this host's WAL disk belongs to {record.data_directory}"])
+
+    def _locate(self, record: Record, mount: MountPoint) -> blank.Device:
+        """The device with our file system, or the one which shall get it.
+
+        Raises:
+            KubetuneError: it is not there.
+        """
+        device = self._find(record)
+        if device:
+            return device
+        if record.stage in (MAKING, ERASING):
+            raise KubetuneError(
+                f"device {record.device} is not the disk any more that was blank when a file system was to be made on it, or it is "
+                f"gone: nothing is written. Bring that one back ({record.identity}), or move {self._path} away and give a blank disk"
+            )
         raise KubetuneError(
             f"the WAL's disk is missing: no device of this host carries the file system {record.uuid} ({record.device} when it was "
             f"made). etcd does not start without it, on purpose: {self.mount_point} is immutable, so that no empty WAL is made. "
@@ -183,27 +233,49 @@ class WalDisk:
             "has to be replaced (etcdctl member remove, then join anew)"
         )
 
+    def _find(self, record: Record) -> blank.Device | None:
+        """The disk, whatever it is called today."""
+        for path in dict.fromkeys((f"/dev/disk/by-uuid/{record.uuid}", record.device, *self._by_uuid(record.uuid))):
+            if os.path.exists(path):
+                device = blank.find(path)
+                if blank.uuid_of(device.node) == record.uuid:
+                    return device
+        # Not made yet, or half, or half erased: the very disk, on which nobody else has begun.
+        if record.stage in (MAKING, ERASING) and os.path.exists(record.device):
+            device = blank.find(record.device)
+            if record.is_of(device) and not blank.signatures(device.node):
+                return device
+        return None
+
     def _by_uuid(self, wanted: str) -> list[str]:
         """Device nodes by their content, for hosts without udevd, where nobody keeps links."""
         found = output(["blkid", "--cache-file", "/dev/null", "--match-token", f"UUID={wanted}", "--output", "device"], empty=2)
         return found.split()
 
-    def _format(self, record: Record, device: blank.Device | None) -> None:
+    def _format(self, record: Record, device: blank.Device) -> Record:
         item = f"file system of {record.device}"
-        if device and blank.uuid_of(device.node) == record.uuid:
+        if record.stage == MADE:
             self._outcome.say(item, "already_right", f"{record.file_system} {record.uuid}")
-            return
+            return record
+        if record.stage == LEAVING:
+            # The way out was cut off before anything was erased, and is not wanted any more.
+            self._outcome.say(item, "already_right", f"{record.file_system} {record.uuid}")
+            return self._remember(replace(record, stage=MADE))
         self._outcome.say(item, "changed", record.file_system)
-        if self._check or device is None:
-            return
+        if self._check:
+            return record
         used = blank.uses(device)
         if used:
             raise KubetuneError(f"device {record.device}: {'; '.join(used)}: it was free when this began; it is left alone")
+        # Also where our UUID is there already: mkfs was cut off, or nobody has used it since.
+        self._remember(replace(record, stage=MAKING))
         output([word.format(uuid=record.uuid) for word in MAKE[record.file_system]] + [device.node])
+        return self._remember(replace(record, stage=MADE))
 
     def _install(self, record: Record, options: str, mount: MountPoint) -> None:
         right = mount.unit_is(record.file_system, options)
         self._outcome.say(f"unit {mount.unit}", "already_right" if right else "changed", str(mount.unit_file))
+        self._outcome.show(mount.unit_file, mount.installed_text(), mount.unit_text(record.file_system, options))
         if not right and mount.mounted():
             self._outcome.say(f"unit {mount.unit}", "pending", options, "other options take effect when it is mounted the next time")
         if self._check:
@@ -213,30 +285,31 @@ class WalDisk:
         if not right:
             mount.install(record.file_system, options)
 
-    def _mount(self, mount: MountPoint, device: blank.Device | None) -> None:
+    def _mount(self, mount: MountPoint, device: blank.Device) -> None:
         item = f"mount point {mount.path}"
-        numbers = mount.mounted()
-        if numbers and device and numbers == (device.sysfs / "dev").read_text().strip():
-            self._outcome.say(item, "already_right", device.node)
+        mounted = bool(mount.mounted())
+        right = mounted and self._owner_is_right(mount.path)
+        self._outcome.say(item, "already_right" if right else "changed", device.node)
+        if self._check or right:
             return
-        if numbers:
-            raise KubetuneError(f"{mount.path}: another device ({numbers}) is mounted there: findmnt {mount.path}; unmount it")
-        self._outcome.say(item, "changed", device.node if device else None)
-        if self._check:
-            return
-        mount.mount()
-        if not mount.mounted():
-            raise KubetuneError(f"{mount.unit} has started, and {mount.path} has nothing mounted: journalctl -u '{mount.unit}'")
-        self._prove(mount.path)
-
-    def _prove(self, path: Path) -> None:
-        """Whose the data directory is, that is who runs etcd; and a file that reaches the disk."""
+        if not mounted:
+            mount.mount()
+        if mount.mounted() != device.numbers:
+            raise KubetuneError(
+                f"{mount.unit} has started, and {mount.path} has {mount.mounted() or 'nothing'} mounted instead of {device.node} "
+                f"({device.numbers}): journalctl -u '{mount.unit}'"
+            )
+        # Whose the data directory is, that is who runs etcd; and a file that reaches the disk.
         owner = os.stat(self._data)
-        os.chown(path, owner.st_uid, owner.st_gid)
-        os.chmod(path, 0o700)
-        probe = path / ".kubetune-probe"
+        os.chown(mount.path, owner.st_uid, owner.st_gid)
+        os.chmod(mount.path, 0o700)
+        probe = mount.path / ".kubetune-probe"
         write_atomically(probe, b"x")
         probe.unlink()
+
+    def _owner_is_right(self, path: Path) -> bool:
+        facts, owner = os.stat(path), os.stat(self._data)
+        return (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (owner.st_uid, owner.st_gid, 0o700)
 
     # --- absent ---------------------------------------------------------------------------------------------------
 
@@ -246,54 +319,75 @@ class WalDisk:
         Raises:
             Refusal: the WAL is still on it.
         """
-        record = self.record()
-        if record is None:
-            return self._outcome
-        mount = MountPoint(self.mount_point, record.uuid)
-        in_use = self._in_use(mount)
-        if in_use and not self._check:
-            raise Refusal([in_use])
-        self._outcome.say(f"mount point {mount.path}", "restored", reason=in_use or "it is taken away")
-        self._outcome.say(f"unit {mount.unit}", "restored", reason="it is taken away")
-        device = next((path for path in (record.device, *self._by_uuid(record.uuid)) if os.path.exists(path)), None)
-        ours = device is not None and blank.uuid_of(blank.find(device).node) == record.uuid
-        if ours:
-            self._outcome.say(f"file system of {record.device}", "restored", reason="the disk is blank again, as it was before")
-        else:
-            self._outcome.say(f"file system of {record.device}", "left_out", reason="the disk is not there: wipe it when it is back")
-        if self._check:
-            return self._outcome
+        with self._lock():
+            record = self.record()
+            if record is None:
+                return self._outcome
+            self._refuse_other_directory(record)
+            mount = MountPoint(self.mount_point, record.uuid)
+            device = self._find(record)
+            in_use = self._in_use(record, mount, device)
+            if in_use and not self._check:
+                raise Refusal([in_use])
+            self._outcome.say(f"mount point {mount.path}", "restored", reason=in_use or "it is taken away")
+            self._outcome.say(f"unit {mount.unit}", "restored", reason="it is taken away")
+            self._outcome.show(mount.unit_file, mount.installed_text(), "")
+            item = f"file system of {record.device}"
+            if device:
+                self._outcome.say(item, "restored", reason="the disk is blank again, as it was before")
+            else:
+                self._outcome.say(item, "left_out", reason=f"the disk with {record.uuid} is not there: wipe it when it is back")
+            if not self._check:
+                self._take_away(record, mount, device)
+        return self._outcome
+
+    def _take_away(self, record: Record, mount: MountPoint, device: blank.Device | None) -> None:
+        if record.stage == MADE:
+            record = self._remember(replace(record, stage=LEAVING))
         mount.unmount()
         mount.uninstall()
         mount.remove_directory()
-        if ours and device:
-            blank.erase(blank.find(device))
+        if device:
+            # Containers that were started meanwhile have the mount in namespaces of their own, which hold the disk.
+            let_go(device.numbers)
+            self._remember(replace(record, stage=ERASING))
+            blank.erase(device)
         self._path.unlink()
-        return self._outcome
+        sync_directory(self._state)
 
-    def _in_use(self, mount: MountPoint) -> str:
+    def _in_use(self, record: Record, mount: MountPoint, device: blank.Device | None) -> str:
         """Why the disk cannot go; empty when nothing needs it."""
         back = f"run site.yml with {ROLE}_state absent, which takes the WAL back before it removes the disk"
-        for process in processes.find("etcd", {}):
-            if any(path.startswith(f"{mount.path}/") for path in _open_files(process.pid)):
-                return f"etcd (pid {process.pid}) has its WAL on {mount.path}: {back}"
+        if device and any(_has_open(each.pid, device.numbers) for each in processes.find("etcd", {})):
+            return f"etcd has its WAL on {mount.path}: {back}"
         default = Path(self._data) / "member" / "wal"
-        wal = Path(self._data) / DIRECTORY
-        if default.is_symlink() or (not default.exists() and any(wal.glob("*.wal"))):
+        if default.is_symlink():
             return f"the WAL of this host's member is on {mount.path}, and {default} leads there: {back}"
+        if record.stage == MADE and device and not mount.mounted() and not self._check:
+            # What cannot be seen may be a WAL.
+            mount.mount()
+        if not default.exists() and any((Path(self.mount_point).parent / DIRECTORY).glob("*.wal")):
+            return f"the WAL of this host's member is on {mount.path}, and {default} is not there: {back}"
         return ""
 
 
-def identity(device: blank.Device) -> str:
-    """What tells the disk from others for as long as it can be told: by WWN or serial number, else its name."""
-    return str(identities_of(Tree(), str(device.sysfs))[0])
+def identity(device: blank.Device) -> tuple[str, bool]:
+    """What tells the disk from others, by WWN or serial number, else its name; and whether that outlives a reboot."""
+    best = identities_of(Tree(), str(device.sysfs))[0]
+    return str(best), best.stable
 
 
-def _open_files(pid: int) -> list[str]:
-    found = []
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _has_open(pid: int, numbers: str) -> bool:
+    """Whether a process has a file on a device open, whatever its path is called in the process's container."""
     for link in Path(f"/proc/{pid}/fd").glob("*"):
         try:
-            found.append(os.readlink(link))
+            held = link.stat().st_dev
         except OSError:
             continue
-    return found
+        if f"{os.major(held)}:{os.minor(held)}" == numbers:
+            return True
+    return False

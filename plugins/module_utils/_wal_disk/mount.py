@@ -72,7 +72,9 @@ class MountPoint:
             KubetuneError: the file system has no immutable flag.
         """
         made = not self.path.exists()
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # etcd's data directory is its own (etcd refuses others' to be let in).
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)
         try:
             _set_immutable(self.path, True)
         except OSError as exc:
@@ -127,20 +129,22 @@ Before=umount.target kubelet.service
 
 [Mount]
 What={what}
-Where={self.path}
+Where={_literally(str(self.path))}
 Type={file_system}
-Options={options}
+Options={_literally(options)}
 
 [Install]
 WantedBy=multi-user.target
 WantedBy={self._device_unit}
 """
 
+    def installed_text(self) -> str:
+        return self.unit_file.read_text() if self.unit_file.exists() else ""
+
     def unit_is(self, file_system: str, options: str) -> bool:
-        try:
-            return self.unit_file.read_text() == self.unit_text(file_system, options) and self._timeout_file.exists()
-        except FileNotFoundError:
-            return False
+        """Whether the unit is as it should be, and enabled: a run may have been cut off in between."""
+        files = (self._timeout_file, *(_UNITS / f"{target}.wants" / self.unit for target in ("multi-user.target", self._device_unit)))
+        return self.installed_text() == self.unit_text(file_system, options) and all(each.exists() for each in files)
 
     def install(self, file_system: str, options: str) -> None:
         self._timeout_file.parent.mkdir(exist_ok=True)
@@ -154,9 +158,14 @@ WantedBy={self._device_unit}
             output(["systemctl", "disable", "--quiet", self.unit])
             self.unit_file.unlink(missing_ok=True)
         self._timeout_file.unlink(missing_ok=True)
-        if self._timeout_file.parent.is_dir():
+        if self._timeout_file.parent.is_dir() and not any(self._timeout_file.parent.iterdir()):
             self._timeout_file.parent.rmdir()
         output(["systemctl", "daemon-reload"])
+
+
+def _literally(text: str) -> str:
+    """A percent sign begins a specifier in units (systemd.unit(5))."""
+    return text.replace("%", "%%")
 
 
 def _is_immutable(path: Path) -> bool:
