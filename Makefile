@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults test-vm benchmark clean
+.PHONY: help bootstrap lab demo test test-faults test-vm benchmark benchmark-wal clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,10 @@ test-vm: ## the collection in a virtual machine with a kernel, disks and reboots
 
 benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, each node's window
 	@python -m tests.benchmarks.site_gap
+
+benchmark-wal: ## the WAL's fsync on a shared disk and on its own, in a virtual machine
+	@tests/lab/bootstrap.sh vm
+	@python -m tests.benchmarks.wal_disk
 
 clean: ## remove the lab, the engine that it started, and .work
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m tests.lab down --all --purge; fi
