@@ -83,6 +83,7 @@ requirements:
 seealso:
   - module: kubetune.control_plane.static_pods
   - module: kubetune.control_plane.kubeadm_config_map
+  - module: kubetune.control_plane.kubeadm_patches
 """
 
 EXAMPLES = r"""

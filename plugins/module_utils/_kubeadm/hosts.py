@@ -14,7 +14,7 @@ from .._static_pod.manifest import flags_of
 
 WAL_DIRECTORY = wal.FLAG[2:]
 #: Verdicts of a plan's report after which the setting is there, and is this collection's.
-_APPLIED = frozenset({"changed", "already_right", "version_default", "ignored"})
+APPLIED = frozenset({"changed", "already_right", "version_default", "ignored"})
 
 Flags = Mapping[str, Sequence[str]]
 
@@ -127,7 +127,7 @@ def _planned(component: Component, report: Sequence[Mapping[str, Any]], remember
     prefix = f"{component.name} --"
     found = {}
     for line in lines:
-        if line["item"].startswith(prefix) and line["verdict"] in _APPLIED and line["value"] is not None:
+        if line["item"].startswith(prefix) and line["verdict"] in APPLIED and line["value"] is not None:
             name, value = line["item"][len(prefix):], str(line["value"])
             # A report joins the values of a flag that is repeated.
             before = list(remembered.get(name, ()))

@@ -12,15 +12,18 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.kubetune.control_plane.plugins.filter.kubeadm_hosts import kubeadm_hosts
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm import patches
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.cluster_configuration import ClusterConfiguration
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host, leaves_its_disk, record
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import ANNOTATION, Memory, Plan, plan
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _kubeadm
 from hypothesis import given
 from hypothesis import strategies as st
@@ -430,3 +433,61 @@ def test_the_filter_takes_the_hosts_that_told_something(facts: dict[str, Any]) -
     assert [each["name"] for each in kubeadm_hosts(["b", "a"], hostvars)] == ["a"]
     assert kubeadm_hosts(["a"], hostvars)[0]["tuned"][ETCD] == {"max-wals": ["7"]}
     assert kubeadm_hosts(["a"], hostvars, True)[0]["tuned"][ETCD] == {}
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------------
+
+AMOUNTS = {"requests.cpu": "1000m", "requests.memory": "2Gi", "limits.memory": "4Gi"}
+
+
+def test_a_patch_says_what_was_applied() -> None:
+    memory = {"settings": {**{key: {"applied": [value], "original": None} for key, value in AMOUNTS.items()}, "--x": {"applied": ["1"]}}}
+    component = COMPONENTS[ETCD]
+    assert patches.resources(component, memory) == AMOUNTS
+    assert patches.resources(component, {**memory, "rendered": True}) == {}
+    assert patches.resources(component, None) == {}
+    text = patches.render(component, AMOUNTS)
+    assert text and yaml.safe_load(text) == {
+        "spec": {
+            "containers": [
+                {"name": "etcd", "resources": {"requests": {"cpu": "1000m", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}}
+            ]
+        }
+    }
+    assert patches.render(component, {}) is None
+
+
+def test_a_patch_of_a_plan() -> None:
+    report = [
+        {"role": "etcd_static_pod", "item": "etcd requests.cpu", "verdict": "changed", "value": "2"},
+        {"role": "etcd_static_pod", "item": "etcd limits.cpu", "verdict": "left_out", "value": "4"},
+    ]
+    memory = {"settings": {"limits.cpu": {"applied": ["4"], "original": None}}}
+    assert patches.resources(COMPONENTS[ETCD], memory, report) == {"requests.cpu": "2"}
+    assert patches.resources(COMPONENTS[API], memory, report) == {"limits.cpu": "4"}
+
+
+def test_patches_come_stay_and_go(tmp_path: Path) -> None:
+    directory = tmp_path / "patches"
+    planned = patches.apply(directory, {ETCD: AMOUNTS}, check=True)
+    assert planned.changed and not directory.exists()
+    first = patches.apply(directory, {ETCD: AMOUNTS})
+    assert first.changed and first.diff == planned.diff and [path.name for path in directory.iterdir()] == ["etcd+strategic.yaml"]
+    assert (directory / "etcd+strategic.yaml").read_text() == first.diff[0]["after"]
+    again_ = patches.apply(directory, {ETCD: AMOUNTS})
+    assert not again_.changed and not again_.diff and again_.report[0]["verdict"] == "already_right"
+    gone = patches.apply(directory, {})
+    assert gone.changed and gone.report[0]["verdict"] == "restored" and not directory.exists()
+    assert not patches.apply(directory, {}).changed
+
+
+def test_somebody_else_s_patches_stay(tmp_path: Path) -> None:
+    theirs = tmp_path / "kube-apiserver+strategic.yaml"
+    theirs.write_text("spec: {}\n")
+    with pytest.raises(KubetuneError, match="not this collection's: rename it"):
+        patches.apply(tmp_path, {ETCD: AMOUNTS})
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
+    theirs.rename(tmp_path / "kube-apiserver-other+strategic.yaml")
+    patches.apply(tmp_path, {ETCD: AMOUNTS})
+    patches.apply(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["kube-apiserver-other+strategic.yaml"]
