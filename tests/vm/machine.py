@@ -47,7 +47,7 @@ _DEVICES: dict[str, dict[str, Any]] = {
     "ssd": {"driver": "scsi-hd", "bus": "scsi.0", "vendor": "LAB", "product": "SSD", "rotation_rate": 1},
     "rotational": {"driver": "scsi-hd", "bus": "scsi.0", "vendor": "LAB", "product": "ROTATING", "rotation_rate": 7200},
 }
-_BOOT_SECONDS = 300
+_BOOT_SECONDS = 600
 _SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -114,6 +114,7 @@ class Machine:
         # Sockets have short paths at most (108 bytes, unix(7)), and a checkout may be deep down.
         self._sockets = Path()
         self._port = 0
+        self._console_before = 0
 
     # Life
 
@@ -145,7 +146,7 @@ class Machine:
     def power_on(self) -> None:
         """Starts the machine's process, with the disks that it has by now, and returns when ssh works."""
         base = image.base_image(self._settings)
-        begun = time.monotonic()
+        begun, self._console_before = time.monotonic(), len(self._console())
         with open(self.state / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(
                 self._command(base), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
@@ -159,7 +160,7 @@ class Machine:
 
     def reboot(self) -> None:
         """Restarts the guest the ordinary way and returns when ssh works again."""
-        before, begun = self._boot_id(), time.monotonic()
+        before, begun, self._console_before = self._boot_id(), time.monotonic(), len(self._console())
         self.run("systemctl", "--no-block", "reboot")
         self._hang_up()
         self._await_ssh(other_than=before)
@@ -193,10 +194,7 @@ class Machine:
 
     def console_tail(self, lines: int = 25) -> str:
         """The last lines of the serial console."""
-        try:
-            return "\n".join((self.state / "console.log").read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
-            return ""
+        return "\n".join(self._console().decode(errors="replace").splitlines()[-lines:])
 
     # Commands
 
@@ -287,6 +285,12 @@ class Machine:
         device = f"/machine/peripheral/{name}/virtio-backend" if self._disks[name].bus == "virtio" else name
         self._connected()("block_set_io_throttle", id=device, iops=iops, iops_rd=0, iops_wr=0, bps=bandwidth, bps_rd=0, bps_wr=0)
 
+    @property
+    def qemu_version(self) -> str:
+        """Of the running machine."""
+        version = self._connected()("query-version")["qemu"]
+        return "{major}.{minor}.{micro}".format(**version)
+
     def disk(self, name: str) -> Disk:
         """A disk that the machine has now."""
         return self._disks[name]
@@ -368,23 +372,36 @@ class Machine:
         self.ssh_configuration.write_text(
             f"Host {self.name}\n  HostName 127.0.0.1\n  Port {self._port}\n  User root\n  HostKeyAlias {self.name}\n"
             f'  IdentityFile "{self.state / "key"}"\n  IdentitiesOnly yes\n  UserKnownHostsFile "{self.state / "known_hosts"}"\n'
-            "  StrictHostKeyChecking yes\n  BatchMode yes\n  ConnectTimeout 20\n  ServerAliveInterval 10\n  ServerAliveCountMax 12\n"
+            "  StrictHostKeyChecking yes\n  BatchMode yes\n  ConnectTimeout 120\n  ServerAliveInterval 10\n  ServerAliveCountMax 12\n"
             # A handshake takes the emulated processor a second: one connection for all commands.
             f"  ControlMaster auto\n  ControlPersist 600\n  ControlPath {self._sockets}/ssh-%r\n  LogLevel ERROR\n"
         )
+
+    def _console(self) -> bytes:
+        """All that the serial console has shown."""
+        try:
+            return (self.state / "console.log").read_bytes()
+        except OSError:
+            return b""
 
     def _boot_id(self) -> str:
         return self.read("/proc/sys/kernel/random/boot_id").strip()
 
     def _await_ssh(self, other_than: str = "") -> None:
-        """Returns when the guest answers, in another boot than the given one."""
+        """Returns when the guest answers, in another boot than the given one.
 
-        def answers() -> bool:
+        Not before its console asks for a login: on a busy machine each connection that is given up costs the guest more than it has.
+        """
+
+        def asks_for_login() -> bool:
             assert self._process is not None
             if self._process.poll() is not None:
                 raise LabError(f"{self.name}: QEMU ended with status {self._process.returncode}:\n{self.console_tail()}")
+            return b" login:" in self._console()[self._console_before :]
+
+        def answers() -> bool:
             try:
-                found = self.run("cat", "/proc/sys/kernel/random/boot_id", check=False, timeout=30)
+                found = self.run("cat", "/proc/sys/kernel/random/boot_id", check=False, timeout=180)
             except LabError:  # no end in time: the guest is half way up or down
                 self._hang_up()
                 return False
@@ -394,6 +411,7 @@ class Machine:
             return False
 
         try:
+            until(f"{self.name}: its console asks for a login", asks_for_login, seconds=_BOOT_SECONDS)
             until(f"{self.name}: ssh answers", answers, seconds=_BOOT_SECONDS)
         except LabError as error:
             raise LabError(f"{error}; the last lines of its console:\n{self.console_tail()}") from error
