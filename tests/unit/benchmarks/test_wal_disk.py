@@ -16,14 +16,14 @@ METRICS = f"""\
 {METRIC}_bucket{{le="0.002"}} 90
 {METRIC}_bucket{{le="0.004"}} 98
 {METRIC}_bucket{{le="8.192"}} 100
-{METRIC}_bucket{{le="+Inf"}} {{last}}
+{METRIC}_bucket{{le="+Inf"}} LAST
 {METRIC}_sum 0.25
-{METRIC}_count {{last}}
+{METRIC}_count LAST
 """
 
 
 def histogram(last: int = 100) -> Histogram:
-    return Histogram.parse(METRICS.format(last=last), METRIC)
+    return Histogram.parse(METRICS.replace("LAST", str(last)), METRIC)
 
 
 @pytest.mark.parametrize(("part", "seconds"), [(0.45, 0.0015), (0.9, 0.002), (0.94, 0.003), (0.99, 0.004 + (8.192 - 0.004) / 2)])
