@@ -91,22 +91,28 @@ def test_there_and_back_on_all_nodes(lab: Lab, playbook: Playbook, no_write_lost
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("direction", ["there", "back"])
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step(lab: Lab, playbook: Playbook, no_write_lost: Writer, step: str, direction: str) -> None:
+def test_killed_at_each_step_there_and_back(lab: Lab, playbook: Playbook, no_write_lost: Writer, step: str) -> None:
     node = lab.nodes[STEPS.index(step) % len(lab.nodes)]
-    there, where = (ON_DISK, on_disk) if direction == "there" else (IN_DATA, in_data)
-    start = playbook("site", IN_DATA if direction == "there" else ON_DISK, "--limit", node.name)
-    assert start.status == 0, start.output
-    process = playbook.start("site", there, "--limit", node.name)
-    wait_for(lambda: reached(node, step), 120, f"the window has come to {step}")
-    kill_window(node)
-    run = playbook.finish(process)
-    assert run.status == 0, run.output
-    assert where(node)
-    assert leftovers(node) == ""
-    back = playbook("site", IN_DATA, "--limit", node.name)
-    assert back.status == 0, back.output
+    for variables, arrived in ((ON_DISK, on_disk), (IN_DATA, in_data)):
+        process = playbook.start("site", variables, "--limit", node.name)
+        wait_for(lambda: reached(node, step), 120, f"the window has come to {step}")
+        kill_window(node)
+        run = playbook.finish(process)
+        assert run.status == 0, run.output
+        assert arrived(node)
+        assert leftovers(node) == ""
+
+
+def test_the_steps_are_those_of_a_window(lab: Lab, playbook: Playbook) -> None:
+    """A step that is added to the code is killed at, too."""
+    node = lab.nodes[0]
+    assert playbook("site", ON_DISK, "--limit", node.name).status == 0
+    window = node.output("bash", "-c", "ls -t /var/lib/kubetune/history | head -1")
+    events = [json.loads(line) for line in node.read(f"/var/lib/kubetune/history/{window}/journal.jsonl").splitlines()]
+    begun = dict.fromkeys(event["step"] for event in events if event["state"] == "begin")
+    assert set(begun) - {"leader", "snapshot"} == set(STEPS)
+    assert playbook("site", IN_DATA, "--limit", node.name).status == 0
 
 
 def test_killed_after_the_first_start_the_newest_wal_goes_back(lab: Lab, playbook: Playbook) -> None:
