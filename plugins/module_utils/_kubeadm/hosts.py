@@ -105,9 +105,8 @@ def _disagreement(component: Component, name: str, hosts: Sequence[Host]) -> str
         values = host.tuned.get(component.name, {}).get(name)
         runs = host.running.get(component.name, {}).get(name)
         if values is None or first is None or len(values) != len(first) or not all(map(flag.same, first, values)):
-            return "it differs between hosts: " + ", ".join(
-                f"{each.name} {_shown(each.tuned.get(component.name, {}).get(name))}" for each in hosts
-            )
+            values_of = ", ".join(f"{each.name} {_shown(each.tuned.get(component.name, {}).get(name))}" for each in hosts)
+            return f"it differs between hosts: {values_of}; give all the same, or tune each again after its upgrade"
         if list(values) != list(runs or []):
             return f"{host.name} runs with {_shown(runs)} instead of {_shown(values)}: tune the static pods first"
     return ""
