@@ -52,19 +52,22 @@ def execute(command: Sequence[str]) -> None:
 
 
 @contextmanager
-def host_lock(tree: Tree) -> Iterator[None]:
+def host_lock(tree: Tree, path: str = LOCK) -> Iterator[None]:
     """Keep other runs of this collection off the host.
+
+    Args:
+        path: of the lock's file.
 
     Raises:
         KubetuneError: one of them is at work.
     """
-    tree.make_directories(os.path.dirname(LOCK), 0o700)
-    with os.fdopen(os.open(tree.locate(LOCK), os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
+    tree.make_directories(os.path.dirname(path), 0o700)
+    with os.fdopen(os.open(tree.locate(path), os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise KubetuneError(
-                f"another run of kubetune changes this host ({LOCK} is held): wait for its end"
+                f"another run of kubetune changes this host ({path} is held): wait for its end"
             ) from exc
         yield
 

@@ -27,17 +27,16 @@ _ENDS, _LOOK, _LOOKS = 1 << 20, 1 << 16, 16
 
 @dataclass(frozen=True)
 class Device:
-    """A block device. path: as it was given. node: without symbolic links. size: bytes."""
+    """A block device.
+
+    path: as it was given. node: without symbolic links. size: bytes. sysfs: its directory. numbers: such as 259:1.
+    """
 
     path: str
     node: str
     size: int
     sysfs: Path
-
-    @property
-    def numbers(self) -> str:
-        """Major and minor, such as 259:1."""
-        return _read(self.sysfs / "dev")
+    numbers: str
 
 
 def find(path: str) -> Device:
@@ -54,16 +53,18 @@ def find(path: str) -> Device:
         ) from None
     if not stat.S_ISBLK(facts.st_mode):
         raise KubetuneError(f"device {path}: it is no block device; lsblk shows those of this host")
-    sysfs = Path(f"/sys/dev/block/{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}").resolve()
-    with open(node, "rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-    return Device(path, node, size, sysfs)
+    numbers = f"{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}"
+    sysfs = Path(f"/sys/dev/block/{numbers}").resolve()
+    if not sysfs.is_dir():
+        raise KubetuneError(f"device {path}: {sysfs} does not describe it: nothing can be told about its users; mount sysfs")
+    # In sectors of 512 bytes, whatever those of the disk are (Documentation/ABI/stable/sysfs-block, size).
+    return Device(path, node, int(_read(sysfs / "size")) * 512, sysfs, numbers)
 
 
 def contents(device: Device) -> list[str]:
     """Everything that speaks against making a file system on it; empty for a blank disk that nobody uses."""
-    found = uses(device) + _signatures(device)
-    found = found or _data(device)
+    # A disk in use is not even opened.
+    found = uses(device) or _signatures(device) or _data(device)
     if (device.sysfs / "ro").exists() and (device.sysfs / "ro").read_text().strip() == "1":
         found.append("it is read-only")
     if device.size < MIN_BYTES:
@@ -103,30 +104,35 @@ def _signatures(device: Device) -> list[str]:
     return [f"it holds a signature: {each}" for each in signatures(device.node)]
 
 
-def uses(device: Device) -> list[str]:
-    found = []
-    for mount in topology.parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
-        if "{}:{}".format(*mount.device) == device.numbers:
-            found.append(f"it is mounted at {mount.point}")
-    partitions = sorted(each.parent.name for each in device.sysfs.glob("*/partition"))
+def uses(device: Device, tree: Tree | None = None) -> list[str]:
+    """Who uses it, or is going to after the next boot. It is opened only when nobody is known to."""
+    tree = tree or Tree()
+    sysfs = str(device.sysfs)
+    mounts = topology.parse_mountinfo(tree.read("/proc/self/mountinfo") or "")
+    found = [f"it is mounted at {each.point}" for each in mounts if "{}:{}".format(*each.device) == device.numbers]
+    partitions = [name for name in tree.names(sysfs) if tree.exists(f"{sysfs}/{name}/partition")]
     if partitions:
         found.append(f"it has partitions: {', '.join(partitions)}")
-    holders = sorted(each.name for each in device.sysfs.glob("holders/*"))
+    holders = tree.names(f"{sysfs}/holders")
     if holders:
         found.append(f"it is part of {', '.join(holders)}")
-    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
-        if os.path.realpath(line.split()[0]) == device.node:
+    for name in tree.names("/sys/block"):
+        if (tree.read(f"/sys/block/{name}/loop/backing_file") or "").strip() == device.node:
+            found.append(f"{name} lies on it")
+    for line in (tree.read("/proc/swaps") or "").splitlines()[1:]:
+        if tree.resolve(line.split()[0]) == device.node:
             found.append("it is in use as swap")
     for table in ("/etc/fstab", "/etc/crypttab"):
-        for line in (_read(Path(table)) or "").splitlines():
+        for line in (tree.read(table) or "").splitlines():
             words = line.split("#", 1)[0].split()
-            if any(os.path.realpath(_node_of(word)) == device.node for word in words[:2]):
+            if any(tree.resolve(_node_of(word)) == device.node for word in words[:2]):
                 found.append(f"{table} names it: {line.strip()}")
-    if parse_udev_data(_read(Path(f"/run/udev/data/b{device.numbers}"))).get("DM_MULTIPATH_DEVICE_PATH") == "1":
+    properties = parse_udev_data(tree.read(f"/run/udev/data/b{device.numbers}") or "")
+    if properties.get("DM_MULTIPATH_DEVICE_PATH") == "1":
         found.append("it is one path to a multipath disk: give that disk's own device")
     if not found:
         try:
-            os.close(os.open(device.node, os.O_RDONLY | os.O_EXCL))
+            os.close(os.open(tree.locate(device.node), os.O_RDONLY | os.O_EXCL))
         except OSError as exc:
             found.append("some program or device has claimed it" if exc.errno == errno.EBUSY else f"it cannot be opened: {exc}")
     return found

@@ -148,7 +148,7 @@ class WalDisk:
         return self._outcome
 
     def _lock(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._check else host_lock(Tree())
+        return nullcontext() if self._check else host_lock(Tree(), str(self._state / "lock"))
 
     def _remember(self, record: Record) -> Record:
         if not self._check:
