@@ -55,6 +55,9 @@ def provide(settings: Settings) -> BaseImage:
     """Makes the base image with Debian's own packages where it is missing."""
     image = base_image(settings)
     folder = image.root.parent
+    # It appears whole; whoever has it need not wait for somebody who makes another one.
+    if folder.exists():
+        return image
     with binaries.cache_lock(settings):
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=settings.assets, prefix="vm-build-") as scratch:

@@ -109,6 +109,7 @@ class Machine:
         self._settings = settings or from_environment()
         self._base = base
         self._disks = {disk.name: disk for disk in disks}
+        self._image: image.BaseImage | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
         # Sockets have short paths at most (108 bytes, unix(7)), and a checkout may be deep down.
@@ -129,7 +130,7 @@ class Machine:
 
     def start(self) -> None:
         """Makes a new machine and returns when ssh works."""
-        base = image.provide(self._settings)
+        base = self._image = image.provide(self._settings)
         self._claim()
         try:
             self._sockets = Path(tempfile.mkdtemp(prefix="vm-"))
@@ -145,11 +146,13 @@ class Machine:
 
     def power_on(self) -> None:
         """Starts the machine's process, with the disks that it has by now, and returns when ssh works."""
-        base = image.base_image(self._settings)
+        assert self._image is not None
         begun, self._console_before = time.monotonic(), len(self._console())
         with open(self.state / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(
-                self._command(base), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+                # A session of its own: the kernel then gives it a share of a busy machine that does not depend on who started it.
+                self._command(self._image), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+                start_new_session=True,
             )  # fmt: skip
         until(f"{self.name}: QEMU opens its monitor", self._monitor_is_there, seconds=30, every=0.05)
         self._monitor = Monitor(self._sockets / "monitor")
