@@ -19,7 +19,10 @@ NODES = [
 
 def test_the_inventory_reaches_nodes_through_the_engine() -> None:
     group = yaml.safe_load(cluster.inventory(NODES))["kube_control_plane"]
-    assert group["hosts"] == {"cp1": {"ansible_host": "kubetune-cp1"}, "cp2": {"ansible_host": "kubetune-cp2"}}
+    assert group["hosts"] == {
+        "cp1": {"ansible_host": "kubetune-cp1", "lab_wal_device": "/dev/loop1"},
+        "cp2": {"ansible_host": "kubetune-cp2", "lab_wal_device": "/dev/loop3"},
+    }
     assert group["vars"]["ansible_connection"] == "community.docker.docker"
 
 
