@@ -27,7 +27,6 @@ from .._static_pod.wal import DIRECTORY, MOUNT_POINT
 from . import blank
 from .commands import output
 from .mount import MountPoint
-from .namespaces import let_go
 
 ROLE = "etcd_wal"
 LABEL = "kubetune-wal"
@@ -346,10 +345,10 @@ class WalDisk:
             record = self._remember(replace(record, stage=LEAVING))
         mount.unmount()
         mount.uninstall()
+        # Containers that were started meanwhile have the mount in namespaces of their own, and would hold the disk: the kernel
+        # takes mounts away everywhere when their point is removed (fs/namei.c, vfs_rmdir, detach_mounts, since Linux 3.18).
         mount.remove_directory()
         if device:
-            # Containers that were started meanwhile have the mount in namespaces of their own, which hold the disk.
-            let_go(device.numbers)
             self._remember(replace(record, stage=ERASING))
             blank.erase(device)
         self._path.unlink()
