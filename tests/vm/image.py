@@ -90,6 +90,9 @@ def _pack(system: Path, result: Path) -> None:
     # The kernel fills /dev itself.
     for device in (system / "dev").iterdir():
         shutil.rmtree(device) if device.is_dir() and not device.is_symlink() else device.unlink()
+    # Newer than all that is in /usr, or the first boot compiles the hardware database anew (systemd-update-done.service(8)).
+    for folder in ("etc", "var"):
+        (system / folder / ".updated").touch()
     # Each machine gets its own.
     (system / "etc/machine-id").write_text("")
     with open(result / "root.img", "wb") as stream:
