@@ -266,12 +266,13 @@ def test_the_old_one_is_kept_and_kubeadm_has_to_take_the_new_one(lab: Lab, kept:
     lab.kubectl("--namespace=kube-system", "label", "configmap", "kubeadm-config", "kubetune-test-")
 
 
-def test_a_play_that_sees_only_some_members_changes_nothing(lab: Lab, playbook: Playbook, kept: None) -> None:
-    before = config_map(lab)
-    run = playbook("persistence", {"kubeadm_persistence_state": "absent"}, "--limit", lab.nodes[1].name)
-    assert run.status == 0 and set(run.changed.values()) == {0}, run.output
-    assert "cp1, cp3 of the etcd cluster are not in this play" in run.output
+def test_a_play_that_sees_only_some_members_changes_only_their_patches(lab: Lab, playbook: Playbook, kept: None) -> None:
+    before, node = config_map(lab), lab.nodes[1]
+    run = playbook("persistence", {"kubeadm_persistence_state": "absent"}, "--limit", node.name)
+    assert run.status == 0, run.output
+    assert "cp1, cp3 of the etcd cluster are not in this play: run without --limit" in run.output
     assert config_map(lab) == before
+    assert [each.exists(PATCHES) for each in lab.nodes] == [True, False, True]
 
 
 def test_a_cluster_without_kubeadm_s_configuration_is_left_alone(lab: Lab, playbook: Playbook, kept: None) -> None:

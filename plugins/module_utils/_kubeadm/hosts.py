@@ -76,8 +76,8 @@ def leaves_its_disk(host: Host) -> bool:
 
 def missing_members(hosts: Sequence[Host]) -> list[str]:
     """Members of the etcd cluster which no host of the play has."""
-    members = dict.fromkeys(name or "(unnamed)" for host in hosts for name in host.members)
-    return [name for name in members if name not in {host.member for host in hosts}]
+    members = {name or "(unnamed)" for host in hosts for name in host.members}
+    return sorted(members - {host.member for host in hosts})
 
 
 def agree(hosts: Sequence[Host]) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], str]]:
