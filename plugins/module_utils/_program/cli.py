@@ -10,7 +10,7 @@ import sys
 from typing import Sequence
 
 #: Command -> the package whose ``cli.main(argv)`` does it.
-COMMANDS = {"maintenance": "_maintenance", "window": "_node_window"}
+COMMANDS = {"maintenance": "_maintenance", "priority": "_priority", "window": "_node_window"}
 
 USAGE = 2
 
