@@ -213,7 +213,7 @@ class Machine:
 
     def shell(self, script: str, check: bool = True, timeout: float | None = 300) -> subprocess.CompletedProcess[str]:
         """Runs a bash script in the guest; it ends at the first failing command."""
-        return self.run("bash", "-euo", "pipefail", "-c", script, check=check, timeout=timeout)
+        return self.run("bash", "--norc", "-euo", "pipefail", "-c", script, check=check, timeout=timeout)
 
     def exists(self, path: str) -> bool:
         """Whether a path exists in the guest."""

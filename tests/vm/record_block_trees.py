@@ -46,7 +46,7 @@ class Case:
 
 
 CASES: dict[str, Case] = {
-    "nvme": Case((("a", "nvme"),), "mkfs.xfs -q -f $a; mount $a $path"),
+    "nvme": Case((("a", "nvme"),), "mkfs.ext4 -q $a; mount $a $path"),
     "partition": Case((("a", "virtio"),), f"{_PARTITION} $a; udevadm settle; mkfs.ext4 -q ${{a}}1; mount ${{a}}1 $path"),
     "crypt": Case(
         (("a", "rotational"),),
@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
     ),
     "bcache": Case(
         (("back", "rotational"), ("cache", "nvme")),
-        "modprobe bcache; make-bcache -B $back -C $cache >/dev/null; udevadm settle; "
+        "modprobe bcache; make-bcache --bucket 64k -B $back -C $cache >/dev/null; udevadm settle; "
         "for each in $back $cache; do echo $each >/sys/fs/bcache/register || true; done 2>/dev/null; udevadm settle; "
         "mkfs.ext4 -q /dev/bcache0; mount /dev/bcache0 $path",
         "set=$(echo /sys/fs/bcache/*-*-*); echo 1 >/sys/block/bcache0/bcache/stop; echo 1 >$set/stop; sleep 5",
