@@ -39,9 +39,9 @@ part "molecule: a control plane from our manifests alone"
 molecule reset --scenario-name standalone >/dev/null
 molecule test --scenario-name standalone --no-report --no-command-borders
 
-part "faults on the three nodes"
+part "faults, and what kubeadm keeps, on the three nodes"
 if [ "${1:-all}" = faults ]; then
-	python -m pytest tests/faults -v
+	python -m pytest tests/faults tests/persistence -v
 else
-	python -m pytest tests/faults -v -m "not long"
+	python -m pytest tests/faults tests/persistence -v -m "not long"
 fi
