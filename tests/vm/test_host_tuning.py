@@ -45,7 +45,7 @@ SYSCTLS = {
 NOFILE = "65536"
 # What a host has of its own that is not the guide's; each has to be there again at the end.
 LOW_LIMIT = "/etc/systemd/system/containerd.service.d/10-site.conf"
-OWN_RULE = 'ACTION=="add|change", SUBSYSTEM=="block", ENV{ID_SERIAL_SHORT}=="flash", ATTR{queue/scheduler}="kyber", ATTR{queue/read_ahead_kb}="512"\n'
+OWN_RULE = 'ACTION=="add|change", SUBSYSTEM=="block", ENV{ID_SCSI_SERIAL}=="flash", ATTR{queue/scheduler}="kyber", ATTR{queue/read_ahead_kb}="512"\n'
 
 # As JSON: the values of all queues and of the kernel values above, and each file of the host that could be ours.
 _SNAPSHOT = """
