@@ -17,6 +17,7 @@ from .._errors import KubetuneError
 from .._node.state import write_atomically
 from .._static_pod.catalogue import COMPONENTS, Component
 from .._static_pod.manifest import RESOURCES
+from .._static_pod.resources import quantity
 from .hosts import APPLIED
 from .plan import ROLE
 
@@ -33,12 +34,21 @@ def resources(component: Component, memory: Mapping[str, Any] | None, report: Se
     """
     if (memory or {}).get("rendered"):
         return {}
-    lines = {line["item"]: line for line in report if line["role"] == component.role}
-    if lines:
-        planned = {key: lines.get(f"{component.name} {key}", {}) for key in RESOURCES}
-        return {key: str(line["value"]) for key, line in planned.items() if line.get("verdict") in APPLIED and line["value"]}
     settings = (memory or {}).get("settings") or {}
-    return {key: settings[key]["applied"][0] for key in RESOURCES if (settings.get(key) or {}).get("applied")}
+    applied = {key: str(settings[key]["applied"][0]) for key in RESOURCES if (settings.get(key) or {}).get("applied")}
+    lines = [line for line in report if line["role"] == component.role]
+    if not lines:
+        return applied
+    # An item may have a warning, too.
+    planned = {line["item"]: line["value"] for line in lines if line["verdict"] in APPLIED and line["value"]}
+    found = {key: planned.get(f"{component.name} {key}") for key in RESOURCES}
+    # The report has the live text, and kubeadm writes 4000m as 4.
+    return {key: _same_text(str(value), applied.get(key)) for key, value in found.items() if value}
+
+
+def _same_text(value: str, known: str | None) -> str:
+    """The known text of an amount where it means the same."""
+    return known if known is not None and quantity(known) == quantity(value) else value
 
 
 def render(component: Component, amounts: Mapping[str, str]) -> str | None:

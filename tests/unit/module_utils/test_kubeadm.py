@@ -461,11 +461,15 @@ def test_a_patch_says_what_was_applied() -> None:
 def test_a_patch_of_a_plan() -> None:
     report = [
         {"role": "etcd_static_pod", "item": "etcd requests.cpu", "verdict": "changed", "value": "2"},
+        {"role": "etcd_static_pod", "item": "etcd requests.cpu", "verdict": "warning", "value": "2"},
         {"role": "etcd_static_pod", "item": "etcd limits.cpu", "verdict": "left_out", "value": "4"},
     ]
     memory = {"settings": {"limits.cpu": {"applied": ["4"], "original": None}}}
     assert patches.resources(COMPONENTS[ETCD], memory, report) == {"requests.cpu": "2"}
     assert patches.resources(COMPONENTS[API], memory, report) == {"limits.cpu": "4"}
+    # Said as kubeadm writes it, meant as it was applied.
+    settings = {"settings": {"requests.cpu": {"applied": ["2000m"], "original": None}}}
+    assert patches.resources(COMPONENTS[ETCD], settings, report) == {"requests.cpu": "2000m"}
 
 
 def test_patches_come_stay_and_go(tmp_path: Path) -> None:
