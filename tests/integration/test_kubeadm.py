@@ -30,7 +30,7 @@ HOST = Host("cp1", "cp1", ["cp1"], "", ["etcd", "kube-apiserver"], TUNED, TUNED)
 
 
 def text_of(name: str) -> str:
-    data = yaml.safe_load((FIXTURES / "kubeadm-config" / f"{name}.yaml").read_text())
+    data = yaml.safe_load((FIXTURES / "cluster-configuration" / f"{name}.yaml").read_text())
     # kubeadm judges clusters of its own minor version and the one before.
     return str(yaml.safe_dump({**data, "kubernetesVersion": f"v{settings.from_environment().kubernetes}"}))
 

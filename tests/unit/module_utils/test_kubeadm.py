@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tuned flags in kubeadm's ClusterConfiguration: there, merged with what others set, and away again.
 
-fixtures/kubeadm-config: v1beta4 is what kubeadm 1.36.3 had written on the lab, v1beta4-extras what its `config migrate` made of
+fixtures/cluster-configuration: v1beta4 is what kubeadm 1.36.3 had written on the lab, v1beta4-extras what its `config migrate` made of
 v1beta3, which is written by hand in the layout of kubeadm 1.30 (`kubeadm config validate` of 1.36.3 takes it as that of v1.36.3).
 """
 
@@ -33,7 +33,7 @@ from tests.unit.hosts import FIXTURES
 
 ETCD, API = "etcd", "kube-apiserver"
 WAL = "/var/lib/etcd/wal-disk/wal"
-TEXTS = {path.stem: path.read_text() for path in sorted((FIXTURES / "kubeadm-config").glob("*.yaml"))}
+TEXTS = {path.stem: path.read_text() for path in sorted((FIXTURES / "cluster-configuration").glob("*.yaml"))}
 MEMBERS = ("cp1", "cp2", "cp3")
 
 

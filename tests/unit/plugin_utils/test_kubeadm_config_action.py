@@ -36,7 +36,7 @@ class Api(ActionModule):
     def __init__(self, others: int = 0, check_mode: bool = False, there: bool = True) -> None:
         self._task = SimpleNamespace(check_mode=check_mode)
         self.others, self.calls, self.notice = others, [], ""
-        text = (FIXTURES / "kubeadm-config" / "v1beta4.yaml").read_text()
+        text = (FIXTURES / "cluster-configuration" / "v1beta4.yaml").read_text()
         self.found = {"metadata": {"resourceVersion": "1"}, "data": {"ClusterConfiguration": text}} if there else None
 
     @property
