@@ -95,7 +95,7 @@ def test_program_is_executable_by_itself(program: Path) -> None:
 def test_unknown_command_tells_which_there_are(program: Path, argv: tuple[str, ...]) -> None:
     done = run(program, *argv)
     assert done.returncode == 2
-    assert done.stderr == "usage: kubetune.pyz {maintenance,window} ...\n"
+    assert done.stderr == "usage: kubetune.pyz {maintenance,priority,window} ...\n"
 
 
 def test_too_old_python_is_said_and_not_a_traceback(program: Path, tmp_path: Path) -> None:
