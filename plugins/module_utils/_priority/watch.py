@@ -41,6 +41,7 @@ class Watch:
         self._say = say
         self._ready = ready
         self._execute = execute
+        self._process: Process | None = None
         self._said: dict[tuple[str, str], str] = {}
 
     def forever(self) -> None:
@@ -54,9 +55,9 @@ class Watch:
 
     def once(self) -> Process | None:
         """Set the weights of the etcd that runs now; what goes wrong is said once, not each time."""
-        process = running_etcd(self._tree)
+        process = self._running()
         group = group_of(self._tree, process) if process else ""
-        if process is None or not alive(process, Path(self._tree.locate("/proc"))):
+        if process is None or not self._alive(process):
             return None
         if not group:
             self._complain("", "group", f"etcd (process {process.pid}) is in no pod's control group: its weights cannot be set")
@@ -67,6 +68,15 @@ class Watch:
         for controller, problem in settled.problems.items():
             self._complain(group, controller, f"{controller} weight of {group}: {problem}")
         return process
+
+    def _running(self) -> Process | None:
+        """The etcd of last time, as long as it lives: no look at all processes for it."""
+        if self._process is None or not self._alive(self._process):
+            self._process = running_etcd(self._tree)
+        return self._process
+
+    def _alive(self, process: Process) -> bool:
+        return alive(process, Path(self._tree.locate("/proc")))
 
     def _complain(self, group: str, what: str, problem: str) -> None:
         if self._said.get((group, what)) != problem:
