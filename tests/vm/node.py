@@ -110,9 +110,14 @@ def etcd_ready(machine: Machine) -> bool:
     return machine.run("curl", "--silent", "--fail", "--max-time", "5", "http://127.0.0.1:2381/readyz", check=False).returncode == 0
 
 
+def etcdctl_command(arguments: str) -> str:
+    """etcdctl for the guest's shell."""
+    return f"etcdctl --endpoints https://127.0.0.1:2379 {_TLS} --command-timeout 60s --dial-timeout 60s {arguments}"
+
+
 def etcdctl(machine: Machine, arguments: str) -> str:
     """Standard output of etcdctl in the guest, which must succeed."""
-    return machine.shell(f"etcdctl --endpoints https://127.0.0.1:2379 {_TLS} --command-timeout 60s --dial-timeout 60s {arguments}").stdout.strip()
+    return machine.shell(etcdctl_command(arguments)).stdout.strip()
 
 
 def etcd_pid(machine: Machine) -> int | None:
