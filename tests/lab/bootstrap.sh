@@ -32,6 +32,8 @@ missing_packages() {
 		mmdebstrap mmdebstrap
 		losetup mount
 		mkfs.ext4 e2fsprogs
+		mkfs.xfs xfsprogs
+		sfdisk fdisk
 		blkid util-linux
 		ip iproute2
 		git git
