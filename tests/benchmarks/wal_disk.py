@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a disk of its own does for the WAL's fsync, beside a busy neighbour on the disk of the data. Emulated.
 
-    python -m tests.benchmarks.wal_disk [--rounds 6] [--writes 300]
+    python -m tests.benchmarks.wal_disk [--rounds 6] [--seconds 15]
 
 A virtual machine has two disks that QEMU limits separately, to the same rates. On the first one lie etcd's data and a
 neighbour that writes and flushes all the time; the WAL lies there too, or on the second disk. Both places are measured in
@@ -32,10 +32,10 @@ IOPS, BANDWIDTH = 500, 20 << 20
 SHARED, OWN = "/mnt/shared", "/mnt/own"
 #: Size of a WAL record in fio's check of a disk for etcd (etcd FAQ, "What does the etcd warning ... mean?").
 RECORD = 2300
-FIO = "fio --name=wal --directory={place} --rw=write --ioengine=sync --fdatasync=1 --bs={record} --size=64m --number_ios={writes} --unlink=1 --output-format=json"
-#: As a pull of an image: large buffered writes, flushed every 16 MiB. It gives way on the processor: the disk is the question.
+FIO = "fio --name=wal --directory={place} --rw=write --ioengine=sync --fdatasync=1 --bs={record} --size=64m --time_based --runtime={seconds} --unlink=1 --output-format=json"
+#: As a pull of an image: large buffered writes, flushed every 16 MiB.
 NEIGHBOUR = (
-    "systemd-run --quiet --unit neighbour --property Nice=19 fio --name=neighbour --directory=/mnt/shared --rw=write --ioengine=sync --bs=1m --size=256m "
+    "systemd-run --quiet --unit neighbour fio --name=neighbour --directory=/mnt/shared --rw=write --ioengine=sync --bs=1m --size=256m "
     "--fsync=16 --time_based --runtime=1d"
 )
 ETCD = (
@@ -43,9 +43,10 @@ ETCD = (
 )
 #: Puts through etcd's JSON gateway over one connection: no client program has to start for each.
 PUTS = """
-import base64, http.client, json
+import base64, http.client, itertools, json, sys, time
+end = time.monotonic() + float(sys.argv[1])
 connection = http.client.HTTPConnection("127.0.0.1", 2379, timeout=120)
-for number in range(WRITES):
+for number in itertools.takewhile(lambda _: time.monotonic() < end, itertools.count()):
     body = json.dumps({"key": base64.b64encode(b"/try/%06d" % number).decode(), "value": base64.b64encode(b"x" * 1024).decode()})
     connection.request("POST", "/v3/kv/put", body)
     answer = connection.getresponse()
@@ -109,11 +110,15 @@ def prepare(machine: Machine) -> None:
     for disk in ("shared", "own"):
         machine.throttle(disk, iops=IOPS, bandwidth=BANDWIDTH)
     machine.shell(NEIGHBOUR)
+    stat = f"/sys/block/{machine.device('shared')}/stat"
+    # What it writes at first goes to memory. The seventh number counts sectors of 512 bytes (Documentation/block/stat.rst).
+    begun = int(machine.read(stat).split()[6])
+    until("the neighbour is at work on the disk", lambda: int(machine.read(stat).split()[6]) - begun > (64 << 20) // 512, seconds=300)
 
 
-def fio_p99(machine: Machine, place: str, writes: int) -> float:
+def fio_p99(machine: Machine, place: str, seconds: int) -> float:
     """99th percentile of fdatasync in milliseconds."""
-    told = json.loads(machine.shell(FIO.format(place=place, record=RECORD, writes=writes), timeout=1200).stdout)
+    told = json.loads(machine.shell(FIO.format(place=place, record=RECORD, seconds=seconds), timeout=1200).stdout)
     return float(told["jobs"][0]["sync"]["lat_ns"]["percentile"]["99.000000"]) / 1e6
 
 
@@ -121,13 +126,13 @@ def etcd_histogram(machine: Machine) -> Histogram:
     return Histogram.parse(machine.output("curl", "--silent", "--fail", "http://127.0.0.1:2379/metrics"), METRIC)
 
 
-def etcd_p99(machine: Machine, place: str, writes: int) -> float:
-    """99th percentile of the WAL's fsync in milliseconds, by a fresh etcd's own count, while ``writes`` keys are put."""
+def etcd_p99(machine: Machine, place: str, seconds: int) -> float:
+    """99th percentile of the WAL's fsync in milliseconds, by a fresh etcd's own count, while keys are put one after the other."""
     machine.shell(f"rm -rf {SHARED}/etcd {place}/wal; {ETCD.format(place=place)}")
     ready = ("curl", "--silent", "--fail", "--max-time", "5", "http://127.0.0.1:2379/readyz")
     until("etcd is ready", lambda: machine.run(*ready, check=False).returncode == 0, seconds=300)
     before = etcd_histogram(machine)
-    machine.shell(f"sed 's/WRITES/{writes}/' /root/puts.py | python3 -", timeout=1200)
+    machine.run("python3", "/root/puts.py", str(seconds), timeout=1200)
     after = etcd_histogram(machine)
     machine.shell(f"systemctl stop etcd; rm -rf {SHARED}/etcd {place}/wal")
     return after.since(before).quantile(0.99) * 1000
@@ -136,7 +141,7 @@ def etcd_p99(machine: Machine, place: str, writes: int) -> float:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.wal_disk", description="The WAL's fsync on a shared disk and on its own.")
     parser.add_argument("--rounds", type=int, default=6, help="measurements of each kind in each place (6)")
-    parser.add_argument("--writes", type=int, default=300, help="writes in each measurement (300)")
+    parser.add_argument("--seconds", type=int, default=15, help="length of each measurement (15)")
     options = parser.parse_args(arguments)
     results: dict[str, dict[str, list[float]]] = {"fio": {SHARED: [], OWN: []}, "etcd": {SHARED: [], OWN: []}}
     with Machine("wal-benchmark", [Disk("shared", size=4 << 30), Disk("own", size=2 << 30)]) as machine:
@@ -147,10 +152,10 @@ def main(arguments: list[str]) -> int:
             places = (SHARED, OWN) if number % 2 == 0 else (OWN, SHARED)
             for kind, measure in (("fio", fio_p99), ("etcd", etcd_p99)):
                 for place in places:
-                    results[kind][place].append(measure(machine, place, options.writes))
+                    results[kind][place].append(measure(machine, place, options.seconds))
                     say(f"round {number + 1}: {kind} on {place}: p99 {results[kind][place][-1]:.1f} ms")
     print(f"EMULATED: QEMU ({accelerator()}), Linux {kernel}, two disks of {IOPS} operations and {BANDWIDTH >> 20} MiB each second each;")
-    print(f"{options.rounds} rounds of {options.writes} writes; median (least to largest) of the rounds' 99th percentiles")
+    print(f"{options.rounds} rounds of {options.seconds} s; median (least to largest) of the rounds' 99th percentiles")
     for kind, title in (("fio", f"fio, fdatasync after each {RECORD} bytes"), ("etcd", f"etcd, {METRIC}")):
         shared, own = results[kind][SHARED], results[kind][OWN]
         ratios = [first / second for first, second in zip(shared, own)]
