@@ -36,8 +36,8 @@ options:
     default: present
   cpu_weight:
     description:
-      - C(cpu.weight) of etcd's pod, 1 to 10000. A pod's is some 39 for each CPU that it requests, with kubelets of before 1.36
-        (the number differs by the container runtime).
+      - C(cpu.weight) of etcd's pod, 1 to 10000. The kubelet's comes from the pod's CPU request; 100m, which is kubeadm's, gives 4
+        with Kubernetes 1.36.
       - Without it the weight stays the kubelet's.
     type: int
   io_weight:
