@@ -33,10 +33,10 @@ options:
       - The run that this call belongs to. Its first window takes the snapshot, and after a failed one no other is opened.
       - Without it each call is a run of its own.
     type: str
-  etcd:
-    description: What is wanted of etcd. Without it etcd stays as it is.
+  kube_apiserver:
+    description: What is wanted of kube-apiserver. Without it kube-apiserver stays as it is.
     type: dict
-    suboptions:
+    suboptions: &part
       state:
         description: V(absent) puts back all that was set before.
         type: str
@@ -76,6 +76,11 @@ options:
         description: Days that every certificate has to be valid for.
         type: float
         default: 7
+  etcd:
+    description: What is wanted of etcd. Without it etcd stays as it is.
+    type: dict
+    suboptions:
+      <<: *part
       wal:
         description:
           - Where the write-ahead log lives. V(own_disk) is C(wal-disk/wal) below the data directory, on a disk that the module
@@ -84,49 +89,6 @@ options:
         type: str
         choices: [as_it_is, own_disk, data_directory]
         default: as_it_is
-  kube_apiserver:
-    description: What is wanted of kube-apiserver. Without it kube-apiserver stays as it is.
-    type: dict
-    suboptions:
-      state:
-        description: V(absent) puts back all that was set before.
-        type: str
-        choices: [present, absent]
-        default: present
-      mode:
-        description: V(merge) into the live manifest, V(standalone) renders a complete one, V(auto) merges where there is one.
-        type: str
-        choices: [auto, merge, standalone]
-        default: auto
-      profile:
-        description: V(guide) or V(upstream), which leaves the version's own defaults.
-        type: str
-        choices: [guide, upstream]
-        default: guide
-      flags:
-        description: Flag without dashes to value; a null takes it out of the profile, a list repeats it.
-        type: dict
-        default: {}
-      resources:
-        description: C(requests) and C(limits), each a mapping over the profile (V(cpu), V(memory)), or V(none).
-        type: dict
-        default: {}
-      standalone:
-        description: Identity, listeners and paths of a complete manifest.
-        type: dict
-        default: {}
-      allow_downtime:
-        description: Consent to the downtime of a cluster which has no member to spare.
-        type: bool
-        default: false
-      allow_unsafe_version:
-        description: Consent to etcd 3.5.0 to 3.5.2, which can corrupt data.
-        type: bool
-        default: false
-      certificate_min_days:
-        description: Days that every certificate has to be valid for.
-        type: float
-        default: 7
 seealso:
   - module: kubetune.control_plane.static_pods_info
   - module: kubetune.control_plane.node_window
