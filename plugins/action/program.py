@@ -14,7 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.kubetune.control_plane.plugins.module_utils._report import entry
+from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference, entry
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _zipapp
 
 MODULE_UTILS = Path(__file__).resolve().parent.parent / "module_utils"
@@ -115,4 +115,4 @@ class ActionModule(ActionBase):
 
 def _diff(path: str, found: dict[str, Any], after: str) -> dict[str, str]:
     before = f"sha256 {found['checksum']}\nmode {found['mode']}\n" if found["exists"] else ""
-    return {"before_header": path, "after_header": path, "before": before, "after": after}
+    return difference(path, before, after)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 #: Verdict -> what it tells the reader. The order is the order in a summary.
@@ -40,3 +41,21 @@ def entry(
     if verdict not in VERDICTS:
         raise ValueError(f"unknown verdict {verdict!r}")
     return {"role": role, "item": item, "verdict": verdict, "value": value, "previous": previous, "reason": reason}
+
+
+def difference(header: object, before: str, after: str) -> dict[str, str]:
+    """One element of a module's diff. header: what it is of, such as a path."""
+    return {"before_header": str(header), "after_header": str(header), "before": before, "after": after}
+
+
+@dataclass
+class Outcome:
+    """What a run did, or in check mode would do.
+
+    Attributes:
+        report: of `entry`. diff: of `difference`.
+    """
+
+    changed: bool = False
+    report: list[dict[str, Any]] = field(default_factory=list)
+    diff: list[dict[str, str]] = field(default_factory=list)

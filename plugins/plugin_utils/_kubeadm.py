@@ -15,6 +15,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._errors imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.config_map import KEY, NAME, NAMESPACE
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import ANNOTATION, plan
+from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
 
 
@@ -54,6 +55,5 @@ def change(config_map: Mapping[str, Any], hosts: Sequence[Host], state: str, wit
     new["data"][KEY] = after
     annotations.pop(ANNOTATION, None)
     new["metadata"]["annotations"] = {**annotations, **({ANNOTATION: remembered} if remembered else {})}
-    header = f"ConfigMap {NAMESPACE}/{NAME} {KEY}"
-    diff = [{"before_header": header, "after_header": header, "before": text, "after": after}] if after != text else []
+    diff = [difference(f"ConfigMap {NAMESPACE}/{NAME} {KEY}", text, after)] if after != text else []
     return Change(new, diff, planned.report)

@@ -17,6 +17,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._errors imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import etcd_access
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part, Wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import wal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import GRACE, Manifest
@@ -165,9 +166,7 @@ def diffs(order: Order | None, facts: Mapping[str, Any]) -> list[dict[str, str]]
     for name, part in ((ETCD, order and order.etcd), (KUBE_APISERVER, order and order.kube_apiserver)):
         if part and part.changes:
             path = f"{facts['manifests_directory']}/{name}.yaml"
-            found.append(
-                {"before_header": path, "after_header": path, "before": part.old or "", "after": part.new or ""}
-            )
+            found.append(difference(path, part.old or "", part.new or ""))
     return found
 
 

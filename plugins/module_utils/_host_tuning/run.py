@@ -5,25 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Mapping
 
 from .._kernel import tuned
 from .._kernel.tree import Tree
-from .._report import entry
+from .._report import Outcome, difference, entry
 from . import kernel_values, managers, open_files, queues, record
 from .apply import Done, Execute, apply, execute, foresee, host_lock
 from .plan import ROLE, FileChange, Plan, make
 from .setting import Decision, Value
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the module returns."""
-
-    changed: bool
-    report: list[dict[str, Any]]
-    diff: list[dict[str, str]]
 
 
 def run(tree: Tree, options: Mapping[str, Any], check: bool = False, execute: Execute = execute) -> Outcome:
@@ -81,13 +71,9 @@ def _diff(done: Done) -> list[dict[str, str]]:
     if writes:
         before = "".join(_line(each.setting.item, each.setting.live) for each in writes)
         after = "".join(_line(each.setting.item, each.target) for each in writes)
-        found.append(_difference("kernel values", before, after))
-    found += [_difference(each.path, each.before or "", each.after or "") for each in done.files]
+        found.append(difference("kernel values", before, after))
+    found += [difference(each.path, each.before or "", each.after or "") for each in done.files]
     return found
-
-
-def _difference(header: str, before: str, after: str) -> dict[str, str]:
-    return {"before_header": header, "after_header": header, "before": before, "after": after}
 
 
 def _line(item: str, value: Value | None) -> str:

@@ -66,16 +66,7 @@ def path_of(component: Component, directory: Path) -> Path:
     return directory / f"{component.name}+strategic.yaml"
 
 
-class Outcome:
-    """``changed``, ``report`` and ``diff`` of one run."""
-
-    def __init__(self) -> None:
-        self.changed = False
-        self.report: list[dict[str, Any]] = []
-        self.diff: list[dict[str, str]] = []
-
-
-def apply(directory: Path, wanted: Mapping[str, Mapping[str, str]], check: bool = False) -> Outcome:
+def apply(directory: Path, wanted: Mapping[str, Mapping[str, str]], check: bool = False) -> _report.Outcome:
     """Make the files say what is wanted; a component without anything has no file.
 
     Args:
@@ -84,7 +75,7 @@ def apply(directory: Path, wanted: Mapping[str, Mapping[str, str]], check: bool 
     Raises:
         KubetuneError: a file of that name is somebody else's. Nothing is changed then.
     """
-    result = Outcome()
+    result = _report.Outcome()
     plans = []
     for component in COMPONENTS.values():
         path = path_of(component, directory)
@@ -100,9 +91,7 @@ def apply(directory: Path, wanted: Mapping[str, Mapping[str, str]], check: bool 
         if before == after:
             continue
         result.changed = True
-        result.diff.append(
-            {"before_header": str(path), "after_header": str(path), "before": before or "", "after": after or ""}
-        )
+        result.diff.append(_report.difference(path, before or "", after or ""))
         if not check:
             _write(path, after)
     return result
@@ -118,7 +107,7 @@ def _write(path: Path, text: str | None) -> None:
         path.parent.rmdir()
 
 
-def _say(result: Outcome, path: Path, before: str | None, after: str | None, amounts: Mapping[str, str]) -> None:
+def _say(result: _report.Outcome, path: Path, before: str | None, after: str | None, amounts: Mapping[str, str]) -> None:
     if before is None and after is None:
         return
     value = ", ".join(f"{key} {amount}" for key, amount in amounts.items()) or None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -16,7 +16,7 @@ from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._etcd.lock import PREFIX
 from .._node.state import write_atomically
-from .._report import entry
+from .._report import Outcome, difference, entry
 from . import backup, records
 from .config import DAY, Config
 from .context import client_of
@@ -35,10 +35,9 @@ Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
 @dataclass
-class Outcome:
-    changed: bool = False
-    report: list[dict[str, Any]] = field(default_factory=list)
-    diff: list[dict[str, str]] = field(default_factory=list)
+class Installed(Outcome):
+    """next_run: when the timer fires next, as systemd says it; empty for never."""
+
     next_run: str = ""
 
 
@@ -96,9 +95,9 @@ class Installation:
         self._check = check
         self._root = root
         self._run = run
-        self._outcome = Outcome()
+        self._outcome = Installed()
 
-    def install(self, schedule: Schedule, program: str, interpreter: str = sys.executable) -> Outcome:
+    def install(self, schedule: Schedule, program: str, interpreter: str = sys.executable) -> Installed:
         """
         Raises:
             KubetuneError: the certificates are not usable, or systemd does not take the timer.
@@ -123,11 +122,11 @@ class Installation:
         self._outcome.next_run = self._property("NextElapseUSecRealtime")
         return self._outcome
 
-    def remove(self, remove_backups: bool) -> Outcome:
+    def remove(self, remove_backups: bool) -> Installed:
         """Take away what `install` put there; snapshots stay unless they are asked for."""
         paths = [self._path(f"{UNITS}/{TIMER}"), self._path(f"{UNITS}/{SERVICE}"), self._path(CONFIG)]
         present = [path for path in paths if path.exists()]
-        self._outcome.diff = [_difference(path, path.read_text(), "") for path in present]
+        self._outcome.diff = [difference(path, path.read_text(), "") for path in present]
         state = self._path(self._config.state_directory)
         directories = [self._path(CONFIG).parent, state, self._path(self._config.backup.directory)]
         if present and not self._check:
@@ -175,7 +174,7 @@ class Installation:
         mode = wanted.path.stat().st_mode & 0o777 if present is not None else None
         if present == wanted.text and mode == wanted.mode:
             return False
-        self._outcome.diff.append(_difference(wanted.path, present or "", wanted.text))
+        self._outcome.diff.append(difference(wanted.path, present or "", wanted.text))
         return True
 
     # --- changing ---------------------------------------------------------------------------------------------
@@ -230,7 +229,3 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
     except OSError:
         pass  # somebody else's files, or it was never there
-
-
-def _difference(path: Path, before: str, after: str) -> dict[str, str]:
-    return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}

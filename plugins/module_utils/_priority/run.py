@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError, Refusal
 from .._kernel.tree import Tree
 from .._node.processes import Process
-from .._report import entry
+from .._report import Outcome, difference, entry
 from . import cgroup, disks, units, weights
 from .systemd import Execute, systemctl
 
@@ -33,13 +33,6 @@ class Request:
     program: str
     checksum: str
     interpreter: str
-
-
-@dataclass
-class Outcome:
-    changed: bool = False
-    report: list[dict[str, Any]] = field(default_factory=list)
-    diff: list[dict[str, str]] = field(default_factory=list)
 
 
 def problems(given: Mapping[str, int | None]) -> list[str]:
@@ -88,7 +81,7 @@ class _Run:
         after = {**before, **cgroup.wanted_files(before, wanted), **self._given_back(group, before)}
         outcome.changed = stale or state != ("enabled", "active") or after != before
         if stale:
-            outcome.diff.append(_difference(units.PATH, tree.read(units.PATH) or "", unit))
+            outcome.diff.append(difference(units.PATH, tree.read(units.PATH) or "", unit))
         if outcome.changed and not self._check:
             self._start(unit, stale)
             after = cgroup.weights(tree, group) if group else {}
@@ -173,7 +166,7 @@ class _Run:
         unit, known = tree.read(units.PATH), weights.load(tree)
         outcome.changed = unit is not None or tree.exists(weights.PATH)
         if unit is not None:
-            outcome.diff.append(_difference(units.PATH, unit, ""))
+            outcome.diff.append(difference(units.PATH, unit, ""))
             if not self._check:
                 # First: who writes weights from now on is this run alone.
                 self._execute("disable", "--quiet", "--now", units.SERVICE)
@@ -217,13 +210,9 @@ def check_request(given: Mapping[str, int | None]) -> None:
         raise Refusal(found)
 
 
-def _difference(header: str, before: str, after: str) -> dict[str, str]:
-    return {"before_header": header, "after_header": header, "before": before, "after": after}
-
-
 def _weights_difference(group: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[dict[str, str]]:
     changed = [name for name in after if after[name] != before.get(name)]
     if not changed:
         return []
     header = cgroup.directory(group)
-    return [_difference(header, *("".join(f"{name} = {each.get(name, '')}\n" for name in changed) for each in (before, after)))]
+    return [difference(header, *("".join(f"{name} = {each.get(name, '')}\n" for name in changed) for each in (before, after)))]

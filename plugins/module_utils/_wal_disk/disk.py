@@ -12,17 +12,17 @@ import shutil
 import stat
 import uuid
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .._block.device import identities_of
+from .. import _report
 from .._errors import KubetuneError, Refusal
 from .._host_tuning.apply import host_lock
 from .._kernel.tree import Tree
 from .._node import processes
 from .._node.state import SCHEMA, STATE, make_state_directory, sync_directory, write_atomically
-from .._report import entry
 from .._static_pod.wal import DIRECTORY, MOUNT_POINT
 from . import blank
 from .commands import output
@@ -74,19 +74,14 @@ class Record:
         return identity(device)[0] == self.identity and (self.stable or self.boot == _boot())
 
 
-@dataclass
-class Outcome:
-    report: list[dict[str, Any]] = field(default_factory=list)
-    changed: bool = False
-    diff: list[dict[str, str]] = field(default_factory=list)
-
+class Outcome(_report.Outcome):
     def say(self, item: str, verdict: str, value: Any = None, reason: str = "") -> None:
-        self.report.append(entry(ROLE, item, verdict, value, None, reason))
+        self.report.append(_report.entry(ROLE, item, verdict, value, None, reason))
         self.changed = self.changed or verdict in ("changed", "restored")
 
     def show(self, file: Path, before: str, after: str) -> None:
         if before != after:
-            self.diff.append({"before_header": str(file), "after_header": str(file), "before": before, "after": after})
+            self.diff.append(_report.difference(file, before, after))
 
 
 class WalDisk:
