@@ -34,6 +34,7 @@ class Host:
                 "endpoints": ["https://10.0.0.1:2379", "https://10.0.0.2:2379"], "database_bytes": 40 * 2**20,
             },
             "unfinished": None,
+            "wal_disk": "",
         }
         for name, text in texts.items():
             self.write(name, text)

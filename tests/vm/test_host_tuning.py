@@ -9,7 +9,6 @@ The tests of this file are one story and run in its order.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from typing import Any
 

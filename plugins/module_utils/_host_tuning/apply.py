@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Sequence
 
 from .._block import udev
+from .._commands import output
 from .._errors import KubetuneError
 from .._kernel.tree import Tree
 from .._limits import units
@@ -20,9 +17,6 @@ from . import kernel_values, queues, record
 from .plan import FileChange, Plan, files, records_after
 from .record import Records
 from .setting import Decision, Record, Setting, Value, refused
-
-#: Held by whatever of this collection changes the host.
-LOCK = "/var/lib/kubetune/lock"
 
 Execute = Callable[[Sequence[str]], None]
 
@@ -46,30 +40,7 @@ def execute(command: Sequence[str]) -> None:
     Raises:
         KubetuneError: it failed.
     """
-    done = subprocess.run(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        raise KubetuneError(f"{' '.join(command)} failed with status {done.returncode}: {done.stdout.strip()}")
-
-
-@contextmanager
-def host_lock(tree: Tree, path: str = LOCK) -> Iterator[None]:
-    """Keep other runs of this collection off the host.
-
-    Args:
-        path: of the lock's file.
-
-    Raises:
-        KubetuneError: one of them is at work.
-    """
-    tree.make_directories(os.path.dirname(path), 0o700)
-    with os.fdopen(os.open(tree.locate(path), os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise KubetuneError(
-                f"another run of kubetune changes this host ({path} is held): wait for its end"
-            ) from exc
-        yield
+    output(command)
 
 
 def foresee(tree: Tree, plan: Plan) -> tuple[Done, bool]:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Mapping
 
 from .._kernel import tuned
 from .._kernel.tree import Tree
+from .._node.host_lock import LOCK, host_lock
 from .._report import Outcome, difference, entry
 from . import kernel_values, managers, open_files, queues, record
-from .apply import Done, Execute, apply, execute, foresee, host_lock
+from .apply import Done, Execute, apply, execute, foresee
 from .plan import ROLE, FileChange, Plan, make
 from .setting import Decision, Value
 
@@ -30,7 +32,7 @@ def run(tree: Tree, options: Mapping[str, Any], check: bool = False, execute: Ex
     plan = make(tree, options)
     done, writes = foresee(tree, plan)
     if writes and not check:
-        with host_lock(tree):
+        with host_lock(Path(tree.locate(str(LOCK)))):
             # Once more: the host may have changed before the lock was ours.
             plan = make(tree, options)
             done = apply(tree, plan, execute)

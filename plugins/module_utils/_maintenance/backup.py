@@ -31,7 +31,7 @@ from .._etcd.client import EtcdError, Status
 from .._etcd.cluster import MAX_LAG_ENTRIES, ClusterView
 from .._etcd.lock import LockHeld
 from .._node.processes import find, of_static_pod
-from .._node.state import sync_directory, write_atomically
+from .._node.state import free_bytes, sync_directory, write_atomically
 from .config import DAY, Config
 from .context import Context
 from .journal import megabytes
@@ -183,8 +183,7 @@ def _check_space(config: Config, status: Status) -> None:
         raise KubetuneError(
             f"the backup directory {directory} does not exist: make it (root, 0700) or run the role again"
         )
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
+    free = free_bytes(directory)
     needed = status.db_size + config.backup.min_free_bytes
     if free < needed:
         raise KubetuneError(

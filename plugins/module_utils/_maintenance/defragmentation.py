@@ -9,7 +9,6 @@ gain are touched, leadership moves away before the leader's turn, and the cluste
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import Mapping, Sequence
@@ -18,6 +17,7 @@ from .._errors import KubetuneError
 from .._etcd.client import Status
 from .._etcd.cluster import ClusterView, MemberView, hand_over_leadership, problems, survey
 from .._etcd.lock import ClusterLock
+from .._node.state import free_bytes
 from . import records
 from .config import Defragmentation
 from .context import Context
@@ -154,12 +154,11 @@ def _check_space(ctx: Context, member: MemberView) -> None:
         return
     needed = int(member.status.db_size_in_use * _SPACE_FACTOR)
     try:
-        disk = os.statvfs(ctx.config.data_directory)
+        free = free_bytes(ctx.config.data_directory)
     except OSError as exc:
         raise KubetuneError(
             f"the data directory {ctx.config.data_directory} cannot be looked at: {exc.strerror}"
         ) from exc
-    free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise KubetuneError(
             f"{name} needs {megabytes(needed)} free in {ctx.config.data_directory} for its copy, and has {megabytes(free)}"

@@ -55,22 +55,36 @@ def memory_path(component: str, state: Path = STATE) -> Path:
 
 def read_memory(component: str, state: Path = STATE) -> dict[str, Any] | None:
     """What was applied last to a component; None when nothing ever was."""
-    return _read(memory_path(component, state))
+    return read_record(memory_path(component, state))
 
 
 def read_unfinished(state: Path = STATE) -> dict[str, Any] | None:
     """The node window that is under way or was cut off on this host, if there is one."""
-    return _read(state / "window" / "pending.json")
+    return read_record(state / "window" / "pending.json")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path, advice: str = "move it away, and compare the manifests by hand") -> dict[str, Any] | None:
+    """A file of this directory; None where there is none.
+
+    Args:
+        advice: what to do with a damaged one.
+
+    Raises:
+        KubetuneError: it is damaged, or of another release.
+    """
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as exc:
-        raise KubetuneError(f"{path} is damaged ({exc}): move it away, and compare the manifests by hand") from exc
+        raise KubetuneError(f"{path} is damaged ({exc}): {advice}") from exc
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise KubetuneError(f"{path} has schema {schema!r}, and this release reads {SCHEMA}: use the release that wrote it")
     return dict(data)
+
+
+def free_bytes(directory: Path | str) -> int:
+    """What others than root may still write to the file system of a directory."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from pathlib import Path
 from typing import Any
 
 from .._errors import KubetuneError
-from .._node.state import STATE, make_state_directory
+from .._node.host_lock import host_lock
+from .._node.state import STATE
 from .journal import Journal, follow
 from .window import Window
 
@@ -26,9 +26,7 @@ def main(argv: list[str], state: Path = STATE) -> int:
     if argv != ["run"]:
         sys.stderr.write(USAGE)
         return 2
-    make_state_directory(state)
-    with open(state / "lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with host_lock(state / "lock", wait=True):
         try:
             result = _run(Journal(state), state)
         except KubetuneError as exc:

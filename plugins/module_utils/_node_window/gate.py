@@ -14,7 +14,7 @@ from .._errors import KubetuneError
 from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock
-from .._node.state import make_state_directory, sync_directory
+from .._node.state import free_bytes, make_state_directory, sync_directory
 from . import patience, wal
 from .journal import Journal
 from .order import Order
@@ -160,10 +160,10 @@ class Gate:
         member = self._own(cluster.survey(self._client))
         if member.status is None:
             raise Refused(f"etcd member {member.label} of this host does not answer: no snapshot can be taken")
-        free = os.statvfs(directory)
-        if free.f_bavail * free.f_frsize < member.status.db_size + patience.FREE_MARGIN:
+        free = free_bytes(directory)
+        if free < member.status.db_size + patience.FREE_MARGIN:
             raise Refused(
-                f"{directory} has {free.f_bavail * free.f_frsize >> 20} MiB free, and the snapshot before the first "
+                f"{directory} has {free >> 20} MiB free, and the snapshot before the first "
                 f"restart needs {member.status.db_size + patience.FREE_MARGIN >> 20} MiB: make room"
             )
         self._journal.say("snapshot", "begin", f"{member.status.db_size >> 20} MiB from {member.label}")

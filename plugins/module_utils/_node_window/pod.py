@@ -22,7 +22,7 @@ from . import patience
 from .order import Part
 
 KUBELET_PODS = Path("/var/lib/kubelet/pods")
-#: Seconds between two looks at /proc: the whole window is some 20 s.
+#: Seconds between two looks at /proc: the whole window is some 10 s.
 POLL = 0.1
 #: A process that was started this often and is gone again will not stay.
 STARTS_BEFORE_GIVING_UP = 3

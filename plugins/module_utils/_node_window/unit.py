@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-from .._errors import KubetuneError
+from .._commands import output
 from .._node.state import write_atomically
 
 NAME = "kubetune-window.service"
@@ -55,8 +54,7 @@ def start() -> None:
 
 
 def active() -> bool:
-    done = _systemctl("is-active", NAME, check=False)
-    return done.stdout.strip() in ("active", "activating", "reloading", "deactivating")
+    return _systemctl("is-active", NAME, check=False).strip() in ("active", "activating", "reloading", "deactivating")
 
 
 def remove() -> bool:
@@ -69,8 +67,5 @@ def remove() -> bool:
     return True
 
 
-def _systemctl(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if check and done.returncode != 0:
-        raise KubetuneError(f"systemctl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done
+def _systemctl(*arguments: str, check: bool = True) -> str:
+    return output(["systemctl", *arguments], check=check)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from .._errors import KubetuneError
-from .._node.state import sync_directory
+from .._node.state import free_bytes, sync_directory
 from .order import Wal
 
 #: Bytes which etcd needs on top of a copy: the segment that it writes next and the one that it prepares
@@ -77,11 +77,10 @@ class Relocation:
                 f"{self.target}, where etcd's WAL shall live, is there already, and is not the WAL that etcd uses: look what it "
                 "is, and move it away"
             )
-        facts = os.statvfs(self.target.parent)
-        if facts.f_bavail * facts.f_frsize < size + ROOM:
+        free = free_bytes(self.target.parent)
+        if free < size + ROOM:
             found.append(
-                f"{self.target.parent} has {facts.f_bavail * facts.f_frsize >> 20} MiB free, and the WAL needs "
-                f"{size + ROOM >> 20}: make room"
+                f"{self.target.parent} has {free >> 20} MiB free, and the WAL needs {size + ROOM >> 20}: make room"
             )
         return found
 

@@ -10,10 +10,9 @@ without any capability, keeps it through daemon-reload and daemon-reexec, and fo
 
 from __future__ import annotations
 
-import subprocess
 from typing import Callable, Iterable, Mapping
 
-from .._errors import KubetuneError
+from .._commands import output
 from .cgroup import CPU, IO
 
 Execute = Callable[..., str]
@@ -28,13 +27,7 @@ def systemctl(*arguments: str, check: bool = True) -> str:
     Raises:
         KubetuneError: it is not there, or failed and ``check`` is on.
     """
-    try:
-        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    except OSError as exc:
-        raise KubetuneError(f"systemctl cannot be run: the weights need systemd on the host ({exc})") from exc
-    if check and done.returncode != 0:
-        raise KubetuneError(f"systemctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout.strip()
+    return output(["systemctl", *arguments], check=check).strip()
 
 
 def slice_of(group: str) -> str:

@@ -255,7 +255,7 @@ def _live(component: Component, facts: Mapping[str, Any], pods: Mapping[str, Any
         if manifest and all(flags.get(name, [""])[-1] == value for name, value in live.own_flags.items()):
             live.process = process
     if component.name == ETCD:
-        live.hint = facts.get("wal_disk", "")
+        live.hint = facts["wal_disk"]
     if component.name == ETCD and manifest is None:
         _no_external_etcd(facts, pods)
     return live

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from .._block import topology
 from .._block.device import kind_of, parse_udev_data
+from .._commands import output
 from .._errors import KubetuneError
 from .._kernel.tree import Tree
-from .commands import output
 
 #: Bytes below which etcd's WAL does not fit: five kept segments, two that it prepares, and as much again.
 MIN_BYTES = 1 << 30

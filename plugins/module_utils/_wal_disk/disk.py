@@ -18,14 +18,15 @@ from typing import Any
 
 from .._block.device import identities_of
 from .. import _report
+from .._commands import output
 from .._errors import KubetuneError, Refusal
-from .._host_tuning.apply import host_lock
 from .._kernel.tree import Tree
 from .._node import processes
-from .._node.state import SCHEMA, STATE, make_state_directory, sync_directory, write_atomically
+from .._node.host_lock import host_lock
+from .._node.state import SCHEMA, STATE, make_state_directory, read_record, sync_directory, write_atomically
 from .._static_pod.wal import DIRECTORY, MOUNT_POINT
 from . import blank
-from .commands import output
+from .missing import RECORD
 from .mount import MountPoint
 
 ROLE = "etcd_wal"
@@ -96,7 +97,7 @@ class WalDisk:
         self._data = os.path.normpath(data_directory)
         self._check = check_mode
         self._state = state
-        self._path = state / "wal-disk.json"
+        self._path = state / RECORD
         self._outcome = Outcome()
 
     @property
@@ -105,15 +106,8 @@ class WalDisk:
         return f"{os.path.realpath(self._data)}/{MOUNT_POINT}"
 
     def record(self) -> Record | None:
-        try:
-            data = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError as exc:
-            raise KubetuneError(f"{self._path} is damaged ({exc}): findmnt {self.mount_point} tells the disk; mend it by hand") from exc
-        if data.get("schema") != SCHEMA:
-            raise KubetuneError(f"{self._path} has schema {data.get('schema')!r}, and this release reads {SCHEMA}")
-        return Record(**data)
+        data = read_record(self._path, f"findmnt {self.mount_point} tells the disk; mend it by hand")
+        return Record(**data) if data else None
 
     # --- present --------------------------------------------------------------------------------------------------
 
@@ -142,7 +136,7 @@ class WalDisk:
         return self._outcome
 
     def _lock(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._check else host_lock(Tree(), str(self._state / "lock"))
+        return nullcontext() if self._check else host_lock(self._state / "lock")
 
     def _remember(self, record: Record) -> Record:
         if not self._check:

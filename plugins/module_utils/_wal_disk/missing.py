@@ -5,25 +5,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from .._node.state import STATE
+from .._errors import KubetuneError
+from .._node.state import STATE, read_record
 from .._static_pod.wal import MOUNT_POINT
 from .mount import escape
+
+#: What we made, below /var/lib/kubetune.
+RECORD = "wal-disk.json"
 
 
 def missing(state: Path = STATE) -> str:
     """What to tell of a disk that is not mounted; empty where it is, or none was ever prepared."""
     try:
-        data = json.loads((state / "wal-disk.json").read_text())
-        device, point = data["device"], f"{data['data_directory']}/{MOUNT_POINT}"
-    except (OSError, ValueError, KeyError):
+        record = read_record(state / RECORD)
+    except KubetuneError:
+        return ""  # the role says so
+    if record is None:
         return ""
+    point = f"{record['data_directory']}/{MOUNT_POINT}"
     if os.path.ismount(point):
         return ""
     return (
-        f"the disk of its WAL ({device}, UUID {data.get('uuid')}) is not mounted at {point}, and without it etcd does not start, on "
+        f"the disk of its WAL ({record['device']}, UUID {record['uuid']}) is not mounted at {point}, and without it etcd does not start, on "
         f"purpose: bring the disk back, then systemctl start '{escape(point)}.mount'; etcd joins again by itself"
     )

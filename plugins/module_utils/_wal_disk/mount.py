@@ -14,9 +14,9 @@ from pathlib import Path
 
 from .._block import topology
 from .._block.udev import CONTROL
+from .._commands import output
 from .._errors import KubetuneError
 from .._node.state import sync_directory, write_atomically
-from .commands import output
 
 _UNITS = Path("/etc/systemd/system")
 #: include/uapi/linux/fs.h

@@ -15,6 +15,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._block impo
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning import apply, record
 from ansible_collections.kubetune.control_plane.plugins.module_utils._host_tuning.run import Outcome, run
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.host_lock import LOCK
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kernel import sysctl
 from ansible_collections.kubetune.control_plane.plugins.module_utils._limits import logins, units
 
@@ -665,7 +666,7 @@ def test_run_that_was_cut_off_is_finished_and_taken_back(host: FakeHost) -> None
 
 def test_only_one_run_at_a_time(host: FakeHost) -> None:
     host.make_directories("/var/lib/kubetune", 0o700)
-    with open(host.locate(apply.LOCK), "a", encoding="ascii") as stream:
+    with open(host.locate(str(LOCK)), "a", encoding="ascii") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(KubetuneError, match="another run of kubetune changes this host"):
             tune(host)
