@@ -43,7 +43,7 @@ def change(config_map: Mapping[str, Any], hosts: Sequence[Host], state: str, wit
         raise KubetuneError(f"ConfigMap {NAMESPACE}/{NAME} has no {KEY}: mend it first (kubeadm init phase upload-config kubeadm)")
     annotations = dict(config_map["metadata"].get("annotations") or {})
     try:
-        data = yaml.load(text, _static_pods._Loader)
+        data = _static_pods.load(text)
     except yaml.YAMLError as exc:
         raise KubetuneError(f"{KEY} in ConfigMap {NAMESPACE}/{NAME} is not YAML ({exc}): mend it first") from exc
     planned = plan(data, annotations.get(ANNOTATION), hosts, state, withdraw)

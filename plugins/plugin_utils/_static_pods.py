@@ -84,6 +84,15 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.text)
 
 
+def load(text: str) -> Any:
+    """YAML as the kubelet and kubeadm read it.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, _Loader)
+
+
 def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
     """File name -> parsed YAML of each file in the manifests directory.
 
@@ -93,7 +102,7 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
     pods, wrong = {}, []
     for name, file in facts["manifests"].items():
         try:
-            pods[name] = yaml.load(file["text"], _Loader)
+            pods[name] = load(file["text"])
         except yaml.YAMLError as exc:
             mark = getattr(exc, "problem_mark", None)
             where = f" line {mark.line + 1}" if mark else ""

@@ -17,6 +17,7 @@ from .. import _report
 from .._errors import KubetuneError
 from .._static_pod import wal
 from .._static_pod.catalogue import COMPONENTS, ETCD
+from .._static_pod.plan import same
 from .cluster_configuration import ClusterConfiguration
 from .hosts import WAL_DIRECTORY, Host, agree, missing_members
 
@@ -25,7 +26,6 @@ ITEM = "kubeadm-config"
 #: On the ConfigMap; kubeadm leaves annotations alone when it writes its configuration anew.
 ANNOTATION = "kubetune.control-plane/persistence"
 SCHEMA = 1
-
 
 
 @dataclass
@@ -137,9 +137,10 @@ def _unfit(
 
 
 def _decide(result: Plan, key: tuple[str, str], target: list[str] | None, reason: str) -> None:
+    flag = COMPONENTS[key[0]].flag(key[1])
     live = result.configuration.flag(*key)
     remembered = result.memory.settings.get(key)
-    drifted = remembered is not None and not _same(key, live, remembered["applied"])
+    drifted = remembered is not None and not same(flag, live, remembered["applied"])
     if target is None:
         if remembered is None:
             result.say(key, "left_out", live, reason=reason)
@@ -152,7 +153,7 @@ def _decide(result: Plan, key: tuple[str, str], target: list[str] | None, reason
         result.configuration.set_flag(*key, original)
         result.say(key, "restored", original, live, reason or ("" if original else "it was not set before"))
         return
-    if _same(key, live, target):
+    if same(flag, live, target):
         # Not remembered where somebody else has the same: then it stays when we want it no more.
         if remembered:
             result.memory.settings[key] = {"applied": live, "original": remembered["original"]}
@@ -162,12 +163,6 @@ def _decide(result: Plan, key: tuple[str, str], target: list[str] | None, reason
     result.memory.settings[key] = {"applied": target, "original": original}
     result.configuration.set_flag(*key, target)
     result.say(key, "changed", target, live, f"it had drifted from {_joined(remembered['applied'])}" if remembered and drifted else "")
-
-
-def _same(key: tuple[str, str], one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
-    if one is None or other is None or len(one) != len(other):
-        return one == other
-    return all(map(COMPONENTS[key[0]].flag(key[1]).same, one, other))
 
 
 def _joined(values: Any) -> Any:

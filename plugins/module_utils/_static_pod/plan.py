@@ -212,7 +212,7 @@ def _decide(
     live = read(result.manifest, key)
     flag = result.component.flag(key[2:]) if key.startswith("--") else None
     applied = remembered["applied"] if remembered else None
-    drifted = remembered is not None and not _same(flag, live, applied)
+    drifted = remembered is not None and not same(flag, live, applied)
     if wish is None or wish.values is None:
         if remembered is None:
             if wish is not None:
@@ -232,7 +232,7 @@ def _decide(
     # What somebody else has set since is what to go back to: an upgrade wrote it, or a person.
     original = remembered["original"] if remembered and not drifted else live
     result.settings[key] = {"applied": target, "original": original}
-    if _same(flag, live, target):
+    if same(flag, live, target):
         result.settings[key]["applied"] = live
         _say_unchanged(result, key, flag, live, version)
         return
@@ -279,7 +279,8 @@ def _is_default(flag: Flag, values: Any, version: tuple[int, ...]) -> bool:
     return default is not None and values is not None and len(values) == 1 and flag.same(values[0], default)
 
 
-def _same(flag: Flag | None, one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+def same(flag: Flag | None, one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    """Whether two values of a setting mean the same to its program; ``flag`` None for a resource, a value None for not set."""
     if one is None or other is None or len(one) != len(other):
         return one == other
     if flag is None:
