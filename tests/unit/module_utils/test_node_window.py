@@ -16,210 +16,21 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod, wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import KEEP, Journal, follow
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part, Wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
 
-from tests.unit.module_utils.node_simulator import DIES, RUNS, STAYS, Kubelet, MemoryClient, MemoryEtcd, manifest
-
-ETCD, API = "etcd", "kube-apiserver"
-LOCK = "/kubetune/lock/change"
-STOP = "/kubetune/runs/run-1/stopped"
-SNAPSHOT = "/kubetune/runs/run-1/snapshot"
-
-
-#: Seconds for what has to happen, however busy the machine is; tests of what does not happen set less.
-PATIENT = 30
-
-
-class Killed(BaseException):
-    """The window's process is gone: no handler of its own runs any more."""
-
-
-class CutJournal(Journal):
-    """A journal whose process is killed at its ``cut``-th event, before or after the event is on the disk."""
-
-    def __init__(self, node: Node, cut: int, before: bool, kill: Callable[[], None]) -> None:
-        super().__init__(node.state)
-        self._left, self._before, self._kill = cut, before, kill
-        self._node = node
-
-    def say(self, step: str, state: str, text: str = "", **facts: Any) -> None:
-        if state == "done":
-            self._node.watch_claim(step)
-        self._left -= 1
-        if self._left == 0 and self._before:
-            self._kill()
-        super().say(step, state, text, **facts)
-        if self._left == 0:
-            self._kill()
-
-
-class Node:
-    """A control-plane host with both static pods running from their old manifests."""
-
-    def __init__(self, path: Path, members: int = 3, parts: tuple[str, ...] = (ETCD, API), program: str = RUNS) -> None:
-        self.path = path
-        self.manifests, self.state, self.proc = path / "manifests", path / "state", path / "proc"
-        self.manifests.mkdir(parents=True)
-        self.proc.mkdir()
-        self.name = "cp1"
-        self.parts, self.program = parts, program
-        self.kubelet = Kubelet(self.manifests, self.proc)
-        self.etcd = MemoryEtcd([self.name, *(f"peer{number}" for number in range(1, members))], lambda: self.kubelet.is_up(ETCD))
-        self.wrongs: list[str] = []
-        self.api_unready_with = ""
-        self.kubelet.on_stop = self._watch_stop
-        for component in (ETCD, API):
-            if component in parts:
-                (self.manifests / f"{component}.yaml").write_text(manifest(self.argv(component, "old")))
-        self.kubelet.sync()
-        self.kubelet.start()
-
-    def argv(self, component: str, which: str, program: str = "") -> list[str]:
-        return [component, "-c", program or self.program, f"--name={self.name}", f"--tuning={which}"]
-
-    def same_arguments(self, component: str) -> Part:
-        """Something else than the arguments changes, such as the resources: no command line tells old from new."""
-        part = self.part(component, new="old")
-        return dataclasses.replace(part, new=manifest(list(part.argv)) + "\n")
-
-    def part(self, component: str, new: str | None = "new", program: str = "", old: str | None = "old") -> Part:
-        """``new`` None takes the pod away, ``old`` None means that there was none."""
-        return Part(
-            old=manifest(self.argv(component, old)) if old else None,
-            new=manifest(self.argv(component, new, program)) if new else None,
-            argv=tuple(self.argv(component, new or "gone", program)),
-            old_argv=tuple(self.argv(component, old)) if old else (),
-            own_flags={"name": self.name},
-            memory={"schema": state.SCHEMA, "component": component} if new else None,
-            grace=0,
-        )
-
-    def order(self, etcd: Part | None = None, api: Part | None = None, **changes: Any) -> Order:
-        return dataclasses.replace(
-            Order(
-                id="20261124T100000Z-1", run_id="run-1", host="cp1", manifests_directory=str(self.manifests),
-                etcd=etcd, kube_apiserver=api, etcd_access={}, member=self.name,
-            ),
-            **changes,
-        )
-
-    def both(self, **changes: Any) -> Order:
-        return self.order(self.part(ETCD), self.part(API), **changes)
-
-    def dying_api(self) -> Part:
-        """It stays long enough to be seen."""
-        return self.part(API, program=f"sleep 0.03; {DIES}")
-
-    def run(self, order: Order, cut: int = 0, before: bool = False) -> dict[str, Any]:
-        """Like kubetune-window.service: take the order up from the disk, and end with a result; or be killed."""
-        client = MemoryClient(self.etcd)
-
-        def kill() -> None:
-            def nothing_more(_call: str) -> None:
-                raise Killed
-
-            client.on_call = nothing_more
-            raise Killed
-
-        journal = CutJournal(self, cut, before, kill)
-        if journal.order() is None:
-            journal.begin(order)
-        return self.window(journal, client).run()
-
-    def window(self, journal: Journal, client: MemoryClient) -> Window:
-        order = journal.order()
-        assert order
-        return Window(order, journal, self.state, client, self.api_unready, self.proc)
-
-    def api_unready(self) -> str:
-        if not self.kubelet.is_up(API):
-            return "no answer: connection refused"
-        command = self.kubelet.command(API)
-        if DIES in " ".join(command) or f"--tuning={self.api_unready_with}" in command:
-            return "HTTP 500: [-]etcd failed"
-        return ""
-
-    def steps(self) -> list[str]:
-        return [f"{event['step']} {event['state']}" for event in Journal(self.state).events() if event["state"] != "wait"]
-
-    def manifest_texts(self) -> dict[str, str]:
-        return {path.stem: path.read_text() for path in self.manifests.iterdir()}
-
-    def files(self) -> dict[str, tuple[bytes, int, int]]:
-        """Content, time and inode of each manifest: a file that was written again shows."""
-        facts = ((path, path.stat()) for path in self.manifests.iterdir())
-        return {path.name: (path.read_bytes(), fact.st_mtime_ns, fact.st_ino) for path, fact in facts}
-
-    def processes(self) -> list[list[processes.Process]]:
-        return [processes.find(component, {}, self.proc) for component in (ETCD, API)]
-
-    def running(self, component: str) -> list[list[str]]:
-        return [list(each.argv) for each in processes.find(component, {}, self.proc)]
-
-    def assert_all(self, which: str, *components: str) -> None:
-        """Manifest and process of each component are the ``which`` ones, and there is nothing else."""
-        for component in components or self.parts:
-            argv = self.argv(component, which)
-            assert self.manifest_texts()[component] == manifest(argv), component
-            assert self.running(component) == [argv], component
-        assert not [path for path in self.manifests.iterdir() if path.name.startswith(".")]
-        assert self.wrongs == []
-
-    def assert_free(self) -> None:
-        assert LOCK not in self.etcd.keys
-
-    def watch_claim(self, step: str) -> None:
-        """A step is done when the process runs from the manifest that is there, not from the one before."""
-        component = step.removesuffix("_in")
-        if component in (ETCD, API) and self.kubelet.text(component) != self.manifest_texts().get(component, ""):
-            self.wrongs.append(f"{step} was called done while the process from before ran")
-
-    def _watch_stop(self, component: str) -> None:
-        """What must never be, seen at the moment when a process is stopped."""
-        if component == ETCD:
-            if len(self.etcd.names) > 2 and len(self.etcd.down) > 0:
-                self.wrongs.append("etcd was stopped while another member was down")
-            if self.etcd.leader == self.name and len(self.etcd.names) > 1:
-                self.wrongs.append("etcd was stopped while it was the leader")
-            # One that dies again and again may be started once more in the very moment when its manifest goes.
-            if self.kubelet.is_up(API) and DIES not in " ".join(self.kubelet.command(API)):
-                self.wrongs.append("etcd was stopped under a running API server")
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # processes are killed here, disks are not
-    monkeypatch.setattr(pod, "POLL", 0.002)
-    for name in ("EXIT", "ETCD_READY", "API_SERVER_READY", "WHOLE"):
-        monkeypatch.setattr(patience, name, PATIENT)
-    for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
-        monkeypatch.setattr(patience, name, seconds)
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    nodes: list[Node] = []
-
-    def new(**options: Any) -> Node:
-        nodes.append(Node(tmp_path / f"node{len(nodes)}", **options))
-        return nodes[-1]
-
-    yield new
-    for node in nodes:
-        node.kubelet.close()
-
-
-@pytest.fixture
-def node(make: Callable[..., Node]) -> Node:
-    return make()
+from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
+from tests.unit.module_utils.window_node import (  # fixtures too
+    API, ETCD, FORWARD, LOCK, PATIENT, SNAPSHOT, STOP, Killed, Node, assert_done, assert_rolled_back,
+    assert_untouched, at_event, cut_off, finish, hurry, impatient, make, node,
+)
 
 
 # --- the order ------------------------------------------------------------------------------------------------
@@ -307,11 +118,6 @@ def test_only_the_newest_windows_are_kept(node: Node) -> None:
 
 
 # --- forward --------------------------------------------------------------------------------------------------
-
-FORWARD = [
-    "snapshot begin", "snapshot done", "gate begin", "gate done", "api_out begin", "api_out done", "etcd_out begin",
-    "etcd_out done", "etcd_in begin", "etcd_in done", "cluster done", "kube-apiserver_in begin", "kube-apiserver_in done",
-]
 
 
 def test_both_pods_in_one_window(node: Node) -> None:
@@ -410,16 +216,6 @@ def test_what_we_rendered_is_taken_away_again(make: Callable[..., Node]) -> None
 # --- nothing is touched ---------------------------------------------------------------------------------------
 
 
-def assert_untouched(node: Node, order: Order, text: str) -> None:
-    before, files = node.processes(), node.files()
-    result = node.run(order)
-    assert result["outcome"] == "refused"
-    assert text in result["message"]
-    assert node.processes() == before
-    assert node.files() == files
-    assert "gate done" not in node.steps()
-
-
 def one_down(node: Node) -> None:
     node.etcd.down = {"peer1"}
 
@@ -505,34 +301,6 @@ def test_no_room_for_the_snapshot(node: Node, monkeypatch: pytest.MonkeyPatch) -
 
 
 # --- back -----------------------------------------------------------------------------------------------------
-
-
-def assert_rolled_back(node: Node, result: dict[str, Any], text: str) -> None:
-    assert result["outcome"] == "rolled_back", result
-    assert text in result["message"]
-    node.assert_all("old")
-    node.assert_free()
-    assert node.etcd.keys[STOP].value == "cp1"
-    assert state.read_memory(ETCD, node.state) is None
-
-
-def at_event(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], None]) -> None:
-    """Call ``act`` after the first event of a step."""
-    say = Journal.say
-    left = [act]
-
-    def say_and_act(journal: Journal, said: str, event: str, text: str = "", **facts: Any) -> None:
-        say(journal, said, event, text, **facts)
-        if said == step and left:
-            left.pop()()
-
-    monkeypatch.setattr(Journal, "say", say_and_act)
-
-
-def impatient(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Wait in vain for a short while only, and as long as needed on the way back."""
-    monkeypatch.setattr(patience, name, 0.5)
-    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(patience, name, PATIENT))
 
 
 def test_an_api_server_that_is_never_ready(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,257 +456,7 @@ def test_other_hosts_cannot_be_told_without_quorum(node: Node, monkeypatch: pyte
     assert any("could not be told" in event["text"] for event in journal.events())
 
 
-# --- the WAL is moved -----------------------------------------------------------------------------------------
-
-
-class LoggedNode(Node):
-    """A node whose etcd has a WAL: old processes below the data directory, new ones on a disk of its own, or as ``home`` says.
-
-    Each start of etcd reads the WAL and appends to it, as the real one does: what was there at any start has to be there at
-    the next, wherever that looks.
-    """
-
-    def __init__(self, path: Path, home: str = "old", **options: Any) -> None:
-        self.data = path / "etcd"
-        self.places = {"old": self.data / "member" / "wal", "new": self.data / "wal-disk" / "wal"}
-        if home == "new":
-            self.places = {"old": self.places["new"], "new": self.places["old"]}
-        self.default, self.acknowledged = self.data / "member" / "wal", b"first "
-        for place in self.places.values():
-            place.parent.mkdir(parents=True, exist_ok=True)
-        self.places["old"].mkdir(mode=0o700)
-        (self.places["old"] / "0-0.wal").write_bytes(b"sealed")
-        (self.places["old"] / "1-1.wal").write_bytes(self.acknowledged)
-        (self.places["old"] / "0.tmp").write_bytes(b"prepared")
-        if home == "new":
-            self.default.symlink_to("../wal-disk/wal")
-        super().__init__(path, **options)
-        self.kubelet.on_start = self.start_etcd
-
-    def start_etcd(self, component: str, command: list[str]) -> None:
-        if component != ETCD:
-            return
-        which = next(word for word in command if word.startswith("--tuning="))[len("--tuning=") :]
-        newest = self.places[which] / "1-1.wal"
-        for way in {newest, self.default / "1-1.wal"}:  # with the flag and without
-            found = way.read_bytes() if way.exists() else b"nothing"
-            if found != self.acknowledged:
-                self.wrongs.append(f"etcd started on {found!r} in {way.parent}, and had acknowledged {self.acknowledged!r}")
-        self.acknowledged += which.encode() + b" "
-        if newest.exists():
-            newest.write_bytes(self.acknowledged)
-
-    def order(self, etcd: Part | None = None, api: Part | None = None, **changes: Any) -> Order:
-        wal = Wal(str(self.places["old"]), str(self.places["new"]), str(self.data))
-        return super().order(etcd, api, **{"wal": wal, **changes})
-
-    def assert_wal(self, which: str) -> None:
-        """It is in one place, and whole; nothing else is left anywhere."""
-        place, other = self.places[which], self.places["new" if which == "old" else "old"]
-        assert (place / "1-1.wal").read_bytes() == self.acknowledged
-        assert (place / "0-0.wal").read_bytes() == b"sealed"
-        assert place.stat().st_mode & 0o777 == 0o700
-        link = self.data.joinpath("member", "wal").is_symlink()
-        assert link is (place != self.default)
-        left = {path for path in self.data.glob("*/*")} - {place, *([self.default] if link else [])}
-        assert not left
-        assert other.is_symlink() or not other.exists()
-
-
-MOVED = [
-    *FORWARD[:8], "wal_move begin", "wal_move done", "etcd_in begin", "etcd_in done", "cluster done", "wal_old done",
-    "kube-apiserver_in begin", "kube-apiserver_in done",
-]
-#: The new API server dies: the WAL, on which the new etcd has run, goes back too.
-MOVED_BACK = [
-    *MOVED[:-1], "undo begin", "api_out begin", "api_out done", "wal_back begin", "etcd_out begin", "etcd_out done", "wal_back done",
-    "etcd_back begin", "etcd_back done", "cluster done", "wal_old done", "kube-apiserver_back begin", "kube-apiserver_back done",
-]
-
-
-@pytest.mark.parametrize("home", ["old", "new"])
-def test_the_wal_is_moved_there_and_back(tmp_path: Path, home: str) -> None:
-    node = LoggedNode(tmp_path, home=home)
-    try:
-        assert node.run(node.both())["outcome"] == "changed"
-        assert node.steps() == MOVED
-        node.assert_all("new")
-        node.assert_wal("new")
-    finally:
-        node.kubelet.close()
-
-
-@pytest.mark.parametrize("home", ["old", "new"])
-@pytest.mark.parametrize(("before", "reboots"), [(True, False), (False, False), (False, True)])
-def test_cut_off_at_any_event_there_is_one_wal_and_it_is_the_newest(
-    tmp_path: Path, home: str, before: bool, reboots: bool
-) -> None:
-    for cut in range(1, len(MOVED) + 1):
-        node = LoggedNode(tmp_path / str(cut), home=home)
-        assert cut_off(node, node.both(), cut, before)
-        if reboots:
-            node.kubelet.reboot()
-        assert_done(node, node.both(), finish(node, node.both()))
-        node.assert_wal("new")
-        node.kubelet.close()
-
-
-@pytest.mark.parametrize("home", ["old", "new"])
-@pytest.mark.parametrize(("before", "reboots"), [(True, False), (False, False), (False, True)])
-def test_cut_off_at_any_event_the_newest_wal_goes_back(tmp_path: Path, home: str, before: bool, reboots: bool) -> None:
-    for cut in range(1, len(MOVED_BACK) + 2):
-        node = LoggedNode(tmp_path / str(cut), home=home)
-        order = node.order(node.part(ETCD), node.dying_api())
-        assert cut_off(node, order, cut, before) is (cut <= len(MOVED_BACK))
-        if cut > len(MOVED_BACK):
-            assert node.steps() == MOVED_BACK
-            node.assert_wal("old")
-        else:
-            if reboots:
-                node.kubelet.reboot()
-            assert_rolled_back(node, finish(node, order), "kube-apiserver was started 3 times")
-            node.assert_wal("old")
-        node.kubelet.close()
-
-
-@pytest.mark.parametrize(("home", "call"), [*(("old", number) for number in range(10)), *(("new", number) for number in range(8))])
-@pytest.mark.parametrize("fails", [False, True], ids=["goes on", "cannot go on"])
-def test_killed_or_failing_between_two_renames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, fails: bool, call: int
-) -> None:
-    """Within the move itself: killed at its n-th change of a directory, then taken up again; or failing there for good."""
-    node = LoggedNode(tmp_path, home=home)
-    calls = 0
-
-    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*arguments: Any, **options: Any) -> Any:
-            nonlocal calls
-            if str(node.data) in f"{arguments}":
-                calls += 1
-                if calls == call + 1:
-                    raise OSError(28, "No space left on device") if fails else Killed
-            return real(*arguments, **options)
-
-        return change
-
-    try:
-        with monkeypatch.context() as patch:
-            for name in ("rename", "symlink", "mkdir", "unlink", "chmod"):
-                patch.setattr(os, name, watched(getattr(os, name)))
-            try:
-                result = node.run(node.both())
-            except Killed:
-                result = {}
-        assert calls > call, "there are fewer changes than this test cuts at"
-        if not result:
-            result = finish(node, node.both())
-        if result["outcome"] == "rolled_back":
-            assert "No space left" in result["message"]
-            node.assert_all("old")
-            node.assert_wal("old")
-        else:
-            assert result["outcome"] == "changed", result
-            node.assert_all("new")
-            node.assert_wal("new")
-    finally:
-        node.kubelet.close()
-
-
-def test_a_wal_that_reads_back_other_than_written_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wal, "_read_back", lambda _path: b"other")
-    node = LoggedNode(tmp_path)
-    try:
-        assert_rolled_back(node, node.run(node.both()), "reads back other than it was written")
-        node.assert_wal("old")
-    finally:
-        node.kubelet.close()
-
-
-def test_a_disk_that_dies_after_the_first_start_never_brings_the_old_wal_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = LoggedNode(tmp_path)
-    real = wal.Relocation._copy
-
-    def copy(self: Any, say: Any) -> str:
-        if self.source == node.places["new"]:
-            raise OSError(5, "Input/output error")
-        return real(self, say)
-
-    monkeypatch.setattr(wal.Relocation, "_copy", copy)
-    try:
-        result = node.run(node.order(node.part(ETCD), node.dying_api()))
-        assert result["outcome"] == "broken"
-        assert "the newest WAL" in result["message"] and "replace this member" in result["message"]
-        assert node.running(ETCD) == []
-        assert (node.places["new"] / "1-1.wal").read_bytes() == node.acknowledged
-        assert not node.default.exists() or node.default.is_symlink()
-    finally:
-        node.kubelet.close()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (lambda node: node.places["new"].mkdir(), "is there already, and is not the WAL that etcd uses"),
-        (lambda node: node.places["new"].parent.rmdir(), "where etcd's WAL shall live, is not there"),
-        (lambda node: [each.unlink() for each in node.places["old"].iterdir()], "holds no WAL that a restarted etcd could use"),
-    ],
-    ids=["something is there", "no directory", "no WAL"],
-)
-def test_a_wal_that_cannot_be_moved_is_refused(tmp_path: Path, spoil: Callable[[LoggedNode], object], text: str) -> None:
-    node = LoggedNode(tmp_path)
-    try:
-        spoil(node)
-        assert_untouched(node, node.both(), text)
-    finally:
-        node.kubelet.close()
-
-
-def test_a_disk_that_is_not_mounted_or_full_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = LoggedNode(tmp_path)
-    try:
-        order = node.order(
-            node.part(ETCD), wal=Wal(str(node.places["old"]), str(node.places["new"]), str(node.data), str(node.data / "wal-disk"))
-        )
-        assert_untouched(node, order, "the mount point of the WAL's own disk, has nothing mounted")
-        Journal(node.state).finish(order, {"outcome": "refused"})
-        monkeypatch.setattr(wal, "ROOM", 1 << 60)
-        assert_untouched(node, dataclasses.replace(order, id="2", wal=node.order().wal), "MiB free, and the WAL needs")
-    finally:
-        node.kubelet.close()
-
-
-def test_a_wal_that_is_where_it_shall_be_stays(tmp_path: Path) -> None:
-    """The flag was lost, as by an upgrade, and comes back: the link led etcd to the same WAL meanwhile."""
-    node = LoggedNode(tmp_path, home="new")
-    try:
-        order = node.order(node.part(ETCD), wal=Wal(str(node.default), str(node.places["old"]), str(node.data)))
-        node.places["new"] = node.places["old"]
-        assert node.run(order)["outcome"] == "changed"
-        assert "wal_move begin" not in node.steps()
-        assert node.default.is_symlink()
-    finally:
-        node.kubelet.close()
-
-
 # --- cut off --------------------------------------------------------------------------------------------------
-
-
-def cut_off(node: Node, order: Order, cut: int, before: bool) -> bool:
-    """Run until the ``cut``-th event; False where the window ended before it."""
-    try:
-        node.run(order, cut, before)
-    except Killed:
-        return True
-    return False
-
-
-def finish(node: Node, order: Order) -> dict[str, Any]:
-    """The unit takes the journal up again, and clears up after the result."""
-    result = node.run(order)
-    Journal(node.state).finish(order, result)
-    return result
 
 
 SCENARIOS = {
@@ -960,19 +478,6 @@ def scenario(node: Node, name: str) -> Order:
     if name == "resources":
         return node.order(node.same_arguments(ETCD), node.same_arguments(API))
     return node.both()
-
-
-def assert_done(node: Node, order: Order, result: dict[str, Any]) -> None:
-    assert result["outcome"] == "changed", result
-    for component, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
-        assert node.manifest_texts()[component] == part.new
-        assert node.running(component) == [list(part.argv)]
-        assert node.kubelet.text(component) == part.new, "the process is from before"
-        assert (state.read_memory(component, node.state) is not None) is part.changes
-    assert node.wrongs == []
-    node.assert_free()
-    assert STOP not in node.etcd.keys
-    assert state.read_unfinished(node.state) is None
 
 
 @pytest.mark.parametrize(
