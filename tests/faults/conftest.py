@@ -20,6 +20,11 @@ from tests.benchmarks.writer import Writer
 from tests.lab import nodes
 
 JOURNAL = "/var/lib/kubetune/window/journal.jsonl"
+DATA = "/var/lib/etcd"
+DISK = f"{DATA}/wal-disk"
+#: The disk is blank: its node's spare loop device.
+ON_DISK: dict[str, Any] = {"etcd_wal_device": "{{ lab_wal_device }}", "etcd_wal_format": True}
+IN_DATA = {"etcd_wal_state": "absent"}
 
 
 @dataclass
@@ -118,3 +123,14 @@ def fingerprint(node: nodes.Node) -> str:
         "for name in etcd kube-apiserver; do pid=$(pgrep -xo $name); echo $name $pid $(cut -d' ' -f22 /proc/$pid/stat); done; "
         "sha256sum /etc/kubernetes/manifests/*"
     ).stdout
+
+
+def kill_window(node: Node) -> None:
+    node.shell("kill -KILL $(systemctl show --property MainPID --value kubetune-window)")
+
+
+def wal_of(node: Node) -> str:
+    """Where the running etcd has its WAL open, as its own file descriptors tell."""
+    opened = node.shell(f"readlink /proc/{node.pid('etcd')}/fd/* | grep '[.]wal$'").stdout.split()
+    (directory,) = {path.rpartition("/")[0] for path in opened}
+    return directory

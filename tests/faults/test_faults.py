@@ -13,7 +13,7 @@ import signal
 import pytest
 
 from tests.benchmarks.writer import Writer
-from tests.faults.conftest import Playbook, fingerprint, reached, wait_for
+from tests.faults.conftest import Playbook, fingerprint, kill_window, reached, wait_for
 from tests.lab.nodes import Lab, Node
 
 #: Steps of a window at whose beginning the process is killed, as its journal names them.
@@ -35,10 +35,6 @@ def runs_with(node: Node, wanted: dict) -> bool:
         f"--max-wals={wanted['etcd_static_pod_flags']['max-wals']}" in etcd
         and f"--max-requests-inflight={wanted['kube_apiserver_static_pod_flags']['max-requests-inflight']}" in api
     )
-
-
-def kill_window(node: Node) -> None:
-    node.shell("kill -KILL $(systemctl show --property MainPID --value kubetune-window)")
 
 
 def test_a_second_run_touches_nothing(lab: Lab, playbook: Playbook) -> None:

@@ -10,28 +10,16 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 
 from tests.benchmarks.writer import Writer
-from tests.faults.conftest import Playbook, fingerprint, reached, wait_for
+from tests.faults.conftest import DATA, DISK, IN_DATA, ON_DISK, Playbook, fingerprint, kill_window, reached, wait_for, wal_of
 from tests.lab.nodes import Lab, Node
 
-DATA = "/var/lib/etcd"
-DISK = f"{DATA}/wal-disk"
-#: The disk is blank: its node's spare loop device.
-ON_DISK: dict[str, Any] = {"etcd_wal_device": "{{ lab_wal_device }}", "etcd_wal_format": True}
-IN_DATA = {"etcd_wal_state": "absent"}
 #: Steps of a window that moves the WAL, in order, as its journal names them.
 STEPS = ("gate", "api_out", "etcd_out", "wal_move", "etcd_in", "kube-apiserver_in")
-
-
-def wal_of(node: Node) -> str:
-    """Where the running etcd has its WAL open, as its own file descriptors tell."""
-    opened = node.shell(f"readlink /proc/{node.pid('etcd')}/fd/* | grep '[.]wal$'").stdout.split()
-    (directory,) = {path.rpartition("/")[0] for path in opened}
-    return directory
 
 
 def on_disk(node: Node) -> bool:
@@ -45,10 +33,6 @@ def in_data(node: Node) -> bool:
 def leftovers(node: Node) -> str:
     """What a move must not leave: copies, and WALs that were set aside."""
     return node.shell(f"find {DATA} -name '*kubetune*' -print").stdout
-
-
-def kill_window(node: Node) -> None:
-    node.shell("kill -KILL $(systemctl show --property MainPID --value kubetune-window)")
 
 
 def hash_of(lab: Lab, node: Node, revision: int) -> tuple[int, int]:

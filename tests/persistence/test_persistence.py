@@ -15,20 +15,17 @@ import pytest
 import yaml
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.resources import quantity
 
-from tests.faults.conftest import Playbook, wait_for
+from tests.faults.conftest import DISK, IN_DATA, ON_DISK, Playbook, wait_for, wal_of
 from tests.lab.nodes import Lab, Node
 
 ETCD, API = "etcd", "kube-apiserver"
 ANNOTATION = "kubetune.control-plane/persistence"
-DISK = "/var/lib/etcd/wal-disk"
 WAL = f"--wal-dir={DISK}/wal"
 PATCHES = "/etc/kubernetes/kubetune-patches"
 #: Where distributions keep what /etc/ssl/certs links to (kubeadm, controlplane/volumes.go).
 CERTIFICATES = "/etc/pki/ca-trust /etc/pki/tls/certs /etc/ca-certificates /usr/share/ca-certificates /usr/local/share/ca-certificates"
 #: etcd reads them at its first start only, and kubeadm writes them differently at an upgrade.
 FIRST_START = ("--initial-cluster=", "--initial-cluster-state=")
-ON_DISK = {"etcd_wal_device": "{{ lab_wal_device }}", "etcd_wal_format": True}
-IN_DATA = {"etcd_wal_state": "absent"}
 
 
 def config_map(lab: Lab) -> dict[str, Any]:
@@ -130,13 +127,6 @@ def mirror(lab: Lab, node: Node, component: str) -> dict[str, Any]:
 
 def lasting(words: list[str]) -> set[str]:
     return {word for word in words if not word.startswith(FIRST_START)}
-
-
-def wal_of(node: Node) -> str:
-    """Where the running etcd has its WAL open, as its own file descriptors tell."""
-    opened = node.shell(f"readlink /proc/{node.pid('etcd')}/fd/* | grep '[.]wal$'").stdout.split()
-    (directory,) = {path.rpartition("/")[0] for path in opened}
-    return directory
 
 
 def replace_module(lab: Lab, node: Node, found: dict[str, Any]) -> dict[str, Any]:
