@@ -41,11 +41,11 @@ class Component:
     guide_resources: dict[str, str]
 
     def flag(self, name: str) -> Flag:
-        """The known flag, or one of type string for a name that only the binary can judge."""
+        """The known flag, or one of type string for a name that only the binary can judge: it may be repeatable."""
         for known in self.flags:
             if known.name == name:
                 return known
-        return Flag(name, "string")
+        return Flag(name, "string", repeatable=True)
 
     @property
     def manifest(self) -> str:
@@ -120,6 +120,7 @@ _APISERVER_FLAGS = (
     Flag("etcd-count-metric-poll-period", "duration", "60s", minimum=0, defaults=(((1, 20), "1m0s"),)),
     Flag(
         "watch-cache-sizes", "cache sizes", "default#1000,pods#5000,nodes#1000", defaults=(((1, 20), ""),), no_effect=True,
+        repeatable=True,
         note="watch caches size themselves: only #0 (off) still means something, and 'default' is no resource",
     ),
     Flag(

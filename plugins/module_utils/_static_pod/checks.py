@@ -23,9 +23,12 @@ ELECTION_PER_HEARTBEAT = 5
 
 
 def effective(plan: Plan, name: str, version: tuple[int, ...]) -> str | None:
-    """A flag's text as the process will see it: as planned, else the version's default."""
+    """A flag's text as the process will see it: as planned, else of its variable, else the version's default."""
     values = plan.manifest.flags().get(name)
-    return values[-1] if values else plan.component.flag(name).default(version)
+    if values:
+        return values[-1]
+    variable = plan.manifest.variable(name)
+    return variable.value if variable else plan.component.flag(name).default(version)
 
 
 def etcd_version(version: tuple[int, ...], allowed: bool) -> list[str]:

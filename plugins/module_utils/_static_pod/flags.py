@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -89,6 +89,7 @@ class Flag:
         smaller_is_on_purpose: a live value below the profile's stays.
         note: why the value has no effect, or what to know of it; said in the report.
         no_effect: `note` explains that current versions ignore the value.
+        repeatable: each time that it is given counts; of any other flag only the last one does.
     """
 
     name: str
@@ -102,6 +103,11 @@ class Flag:
     smaller_is_on_purpose: bool = False
     note: str = ""
     no_effect: bool = False
+    repeatable: bool = False
+
+    def counted(self, values: Sequence[str] | None) -> list[str] | None:
+        """Of the values that are given, in order, those that count."""
+        return None if values is None else list(values) if self.repeatable else list(values[-1:])
 
     def parse(self, text: str) -> Any:
         """The comparable value of ``text``; raises `BadValue` with what is allowed."""

@@ -10,13 +10,27 @@ is text. A flag that appears more than once has its values in order.
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
 from .._errors import KubetuneError
 
+#: What the kubelet replaces in a command line and in a variable's value, or takes one $ from.
+_REFERENCE = re.compile(r"\$\$|\$\([^)]*\)")
+#: The component that reads each of its flags from an environment variable too.
+_ETCD = "etcd"
 #: Kubernetes' own default of terminationGracePeriodSeconds.
 GRACE = 30
 RESOURCES = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable; ``value`` None where only the kubelet knows it (valueFrom)."""
+
+    name: str
+    value: str | None
 
 
 class Manifest:
@@ -42,13 +56,16 @@ class Manifest:
         if self.container is None:
             names = ", ".join(str(each.get("name")) for each in containers) or "none"
             raise KubetuneError(f"{where} has no container named {component!r} (it has: {names})")
-        # kubeadm puts everything into `command`; others split program and flags.
-        self._key = "args" if self.container.get("args") else "command"
-        words = self.container.get(self._key) or []
-        program = (self.container.get("command") or [""])[0]
-        if program.rpartition("/")[2] != component or not all(isinstance(word, str) for word in words):
+        if not self.container.get("command"):
             raise KubetuneError(
-                f"{where} starts {program!r}, not {component!r} itself: flags behind a wrapper cannot be merged"
+                f"{where} has no command: the image decides what its args mean, and flags cannot be merged; put {component!r} "
+                "first in its command"
+            )
+        program = self.container["command"][0]
+        if not all(isinstance(word, str) for word in self.argv) or program.rpartition("/")[2] != component:
+            raise KubetuneError(
+                f"{where} starts {program!r}, not {component!r} itself: flags behind a wrapper cannot be merged; put the program "
+                "and each of its flags into the command as an item of its own, as kubeadm does"
             )
 
     @property
@@ -56,6 +73,11 @@ class Manifest:
         """What the process's command line will be."""
         container = self.container or {}
         return [*(container.get("command") or []), *(container.get("args") or [])]
+
+    @property
+    def references(self) -> list[str]:
+        """Words of the command line that the kubelet fills in, such as --name=$(NODE_NAME): what will run is not known here."""
+        return [word for word in self.argv if _REFERENCE.search(word)]
 
     @property
     def image(self) -> str:
@@ -71,22 +93,39 @@ class Manifest:
         return flags_of(self.argv[1:])
 
     def set_flag(self, name: str, values: Iterable[str] | None) -> None:
-        """Set, replace or (None) remove a flag. It keeps its place; a new one goes to the end."""
+        """Set, replace or (None) remove a flag. It keeps its place and spelling; a new one goes to the end."""
         container = self.container or {}
-        words: list[str] = list(container.get(self._key) or [])
-        first, rest = (words[:1], words[1:]) if self._key == "command" else ([], words)
-        new = [f"--{name}={value}" for value in values] if values is not None else []
-        kept: list[str] = []
-        placed = False
-        for flag, _value, texts in _items(rest):
-            if flag != name:
-                kept += texts
-            elif not placed:
-                kept += new
-                placed = True
-        if not placed:
-            kept += new
-        container[self._key] = [*first, *kept]
+        new = list(values or [])
+        # kubeadm puts everything into `command`; others split program and flags.
+        lists = {key: list(container[key]) for key in ("command", "args") if container.get(key)}
+        items = {key: [(word, texts) for word, _value, texts in _items(words)] for key, words in lists.items()}
+        there = sum(flag == name for found in items.values() for flag, _texts in found)
+        left = list(new)
+        for key, found in items.items():
+            kept: list[str] = []
+            for flag, texts in found:
+                if flag != name:
+                    kept += texts
+                elif there == len(new):
+                    kept += _spelled(texts, left.pop(0))
+                else:
+                    kept += [f"--{name}={value}" for value in left]
+                    left = []
+            lists[key] = kept
+        lists["args" if "args" in lists else "command"] += [f"--{name}={value}" for value in left]
+        for key, words in lists.items():
+            container[key] = words
+
+    def variable(self, flag: str) -> Variable | None:
+        """The environment variable that gives etcd a flag (pkg/flags, FlagToEnv); None where there is none."""
+        name = f"ETCD_{flag.upper().replace('-', '_')}"
+        if self.component != _ETCD:
+            return None
+        found = [each for each in (self.container or {}).get("env") or [] if each.get("name") == name]
+        if not found:
+            return None
+        value = str(found[-1].get("value") or "")
+        return Variable(name, None if "valueFrom" in found[-1] or _REFERENCE.search(value) else value)
 
     def resource(self, key: str) -> str | None:
         """The text of ``requests.cpu`` and its like, None where it is not set."""
@@ -131,19 +170,42 @@ def flags_of(words: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _items(words: list[str]) -> Iterable[tuple[str | None, str, list[str]]]:
-    """(flag, value, words that spell it); the flag is None for a word that belongs to no flag."""
+    """(flag, value, words that spell it); the flag is None for a word that belongs to no flag.
+
+    kube-apiserver takes an underscore for a dash, and knows -v4; etcd takes one dash for two.
+    """
     index = 0
     while index < len(words):
         word = words[index]
         index += 1
-        if not word.startswith("-"):
+        if not _is_flag(word):
             yield None, word, [word]
             continue
         name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("_", "-")
         if equals:
             yield name, value, [word]
-        elif index < len(words) and not words[index].startswith("-"):
+        elif re.fullmatch(r"-v\d+", word):
+            yield "v", word[2:], [word]
+        elif index < len(words) and not _is_flag(words[index]):
             yield name, words[index], [word, words[index]]
             index += 1
         else:
             yield name, "true", [word]
+
+
+def _is_flag(word: str) -> bool:
+    """A number below zero is a value."""
+    return re.match(r"--?[^-\d.=]", word) is not None
+
+
+def _spelled(words: list[str], value: str) -> list[str]:
+    """A flag as it is spelled, with another value."""
+    name, equals, _value = words[0].partition("=")
+    if len(words) == 2 and not _is_flag(value):
+        return [name, value]
+    if re.fullmatch(r"-v\d+", name):
+        name = "-v"
+    if not equals and len(words) == 1 and value == "true" and name == words[0]:
+        return words
+    return [f"{name}={value}"]

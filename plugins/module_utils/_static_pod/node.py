@@ -17,10 +17,12 @@ from . import checks, standalone, wal
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
-from .plan import Memory, Plan, plan, text, wishes
+from .plan import Memory, Plan, Wish, plan, same, text, wishes
 
 #: Days. kubeadm renews certificates at each upgrade; one that ends within a week may end in the middle of a repair.
 CERTIFICATE_MIN_DAYS = 7
+#: etcd's flag, and ETCD_CONFIG_FILE.
+CONFIG_FILE = "config-file"
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,16 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     memory = Memory((live.memory or {}).get("settings", {}), rendered)
     if component.name == ETCD and request.state == "present":
         wanted = {**wanted, **wal.wish(request.wal, base.flags(), memory)}
+    elsewhere, wrong = _given_elsewhere(base, component, wanted)
+    result.problems += wrong
+    if wrong:
+        return
+    wanted = {key: wish for key, wish in wanted.items() if key not in elsewhere}
     planned = plan(component, base, wanted, memory, version)
     for flag, reason in request.refused.items():
         planned.say(f"--{flag}", "refused", component.flag(flag).guide, reason=reason)
+    for key, (verdict, value, reason) in elsewhere.items():
+        planned.say(key, verdict, value, reason=reason)
     if component.name == ETCD:
         result.problems += _unfit_wal(live, planned)
     result.plans[component.name] = planned
@@ -274,6 +283,12 @@ def _no_external_etcd(facts: Mapping[str, Any], pods: Mapping[str, Any]) -> None
 
 def _unfit_process(live: Live, request: Request) -> list[str]:
     name = live.component.name
+    references = live.manifest.references if live.manifest else []
+    if references and (live.process is None or list(live.process["argv"]) != (live.manifest and live.manifest.argv)):
+        return [
+            f"{name}: the kubelet fills in {', '.join(references)} of its manifest, so that what runs cannot be compared with it: "
+            "write the values themselves there"
+        ]
     if live.process is None:
         return [
             f"{name}: {live.component.manifest} is there, but no such process runs: "
@@ -295,6 +310,48 @@ def _unfit_process(live: Live, request: Request) -> list[str]:
                 f"{request.certificate_min_days:g} are wanted before a restart; renew it (kubeadm certs renew)"
             )
     return wrong
+
+
+def _given_elsewhere(
+    live: Manifest, component: Component, wanted: Mapping[str, Wish]
+) -> tuple[dict[str, tuple[str, list[str] | None, str]], list[str]]:
+    """Settings that are given where merging does not reach: setting -> (verdict, value, reason); and what is wrong with that.
+
+    etcd does not start with a flag and its variable both set, be they equal, and its --version does not tell
+    (pkg/flags/flag.go, verifyEnv; 3.6.16 and 3.7.3 were run). With --config-file it reads nothing else.
+    """
+    found: dict[str, tuple[str, list[str] | None, str]] = {}
+    file = live.flags().get(CONFIG_FILE) or live.variable(CONFIG_FILE)
+    if file and wanted:
+        return found, [
+            f"{component.name} --{CONFIG_FILE}: etcd takes everything from that file, and ignores all flags and variables: put "
+            f"its settings on the command line, or set {component.role}_profile to upstream and no flags or resources"
+        ]
+    strange = [variable.name for variable in (live.variable(name) for name in sorted(component.identity)) if variable]
+    wrong = [
+        f"{component.name}: the container's environment says who this member is ({', '.join(strange)}), and only flags are read: "
+        "give it with flags instead"
+    ] if strange and wanted else []
+    for key, wish in wanted.items():
+        variable = live.variable(key[2:]) if key.startswith("--") else None
+        if variable is None:
+            continue
+        value = None if variable.value is None else [variable.value]
+        flag = component.flag(key[2:])
+        if wish.values is None or same(flag, value, wish.values):
+            found[key] = ("already_right" if wish.values else "left_out", value, f"{variable.name} in the container's environment gives it")
+        elif wish.explicit:
+            wrong.append(
+                f"{component.name} {key}: {variable.name} is set in the container's environment ({text(value) or 'filled in by the kubelet'}), "
+                f"and etcd does not start with both: remove the variable from {component.manifest}, or the flag from {component.role}_flags"
+            )
+        else:
+            found[key] = (
+                "kept", value,
+                f"{variable.name} in the container's environment gives it, and etcd does not start with both: remove the variable "
+                f"for the profile's {text(wish.values)}",
+            )
+    return found, wrong
 
 
 def _unfit_wal(live: Live, planned: Plan) -> list[str]:

@@ -157,6 +157,8 @@ def _flag_wishes(component: Component, flags: Any, wrong: list[str]) -> dict[str
             wrong.append(f"{component.name} --{name}: {value!r} is not allowed, {exc}")
             continue
         wrong += _wrong_values(component, component.flag(name), values or [])
+        if values != component.flag(name).counted(values):
+            wrong.append(f"{component.name} --{name}: {value!r} is not allowed, of several values only the last counts: give one")
         found[f"--{name}"] = Wish(values, explicit=True)
     return found
 
@@ -198,7 +200,7 @@ def _meant(live: Manifest, wanted: Mapping[str, Wish]) -> dict[str, str]:
     flags = live.flags()
     mode = wanted.get("--auto-compaction-mode")
     chosen = mode.values if mode and mode.explicit else None
-    if flags.get("auto-compaction-mode") == ["revision"] and chosen in (None, ["revision"]):
+    if flags.get("auto-compaction-mode", [])[-1:] == ["revision"] and chosen in (None, ["revision"]):
         for key in ("--auto-compaction-mode", "--auto-compaction-retention"):
             found[key] = "this cluster compacts by revisions, not by time: the profile leaves both compaction flags alone"
     if any(size.endswith("#0") for value in flags.get("watch-cache-sizes", []) for size in value.split(",")):
@@ -209,8 +211,9 @@ def _meant(live: Manifest, wanted: Mapping[str, Wish]) -> dict[str, str]:
 def _decide(
     result: Plan, key: str, wish: Wish | None, remembered: Mapping[str, Any] | None, version: tuple[int, ...], meant: str
 ) -> None:
-    live = read(result.manifest, key)
+    there = read(result.manifest, key)
     flag = result.component.flag(key[2:]) if key.startswith("--") else None
+    live = flag.counted(there) if flag else there
     applied = remembered["applied"] if remembered else None
     drifted = remembered is not None and not same(flag, live, applied)
     if wish is None or wish.values is None:
@@ -230,15 +233,16 @@ def _decide(
             result.settings[key] = dict(remembered)
         return
     # What somebody else has set since is what to go back to: an upgrade wrote it, or a person.
-    original = remembered["original"] if remembered and not drifted else live
+    original = remembered["original"] if remembered and not drifted else there
     result.settings[key] = {"applied": target, "original": original}
     if same(flag, live, target):
         result.settings[key]["applied"] = live
         _say_unchanged(result, key, flag, live, version)
         return
     write(result.manifest, key, target)
-    result.changes.append(Change(key, live, target, "explicit" if wish.explicit else "profile"))
-    _say_changed(result, key, flag, live, target, version, drifted and f"it had drifted from {text(applied)}")
+    result.changes.append(Change(key, there, target, "explicit" if wish.explicit else "profile"))
+    twice = "" if there == live else f"it was given {len(there or [])} times, and the last one counted"
+    _say_changed(result, key, flag, live, target, version, [drifted and f"it had drifted from {text(applied)}", twice])
 
 
 def _restore(result: Plan, key: str, live: list[str] | None, original: list[str] | None) -> None:
@@ -259,9 +263,9 @@ def _say_unchanged(result: Plan, key: str, flag: Flag | None, live: Any, version
 
 
 def _say_changed(
-    result: Plan, key: str, flag: Flag | None, live: Any, target: Any, version: tuple[int, ...], drift: str | bool
+    result: Plan, key: str, flag: Flag | None, live: Any, target: Any, version: tuple[int, ...], why: Sequence[str | bool]
 ) -> None:
-    notes = [note for note in (drift, flag.note if flag else "") if isinstance(note, str) and note]
+    notes = [note for note in (*why, flag.note if flag else "") if isinstance(note, str) and note]
     if flag and flag.no_effect:
         result.say(key, "ignored", target, live, "; ".join(notes))
     elif flag and live is None and _is_default(flag, target, version):

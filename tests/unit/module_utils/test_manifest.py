@@ -75,6 +75,10 @@ def test_versions(text: str, version: tuple[int, ...]) -> None:
         (["--a=1", "--a=2"], {"a": ["1", "2"]}),
         (["--a=b=c"], {"a": ["b=c"]}),
         (["--a="], {"a": [""]}),
+        (["--a", "-1", "--b", "-1.5s"], {"a": ["-1"], "b": ["-1.5s"]}),
+        (["--max_wals=1", "-max-wals", "2"], {"max-wals": ["1", "2"]}),
+        (["-v4", "-v", "5", "--v=6"], {"v": ["4", "5", "6"]}),
+        (["word", "--", "--a=1"], {"a": ["1"]}),
     ],
 )
 def test_command_lines(words: list[str], flags: dict[str, list[str]]) -> None:
@@ -107,10 +111,69 @@ def test_a_flag_keeps_its_place() -> None:
     assert manifest.argv == ["etcd", "--a=1", "--b=9", "--c=4", "--d=5"]
 
 
+@pytest.mark.parametrize(
+    ("words", "values", "after"),
+    [
+        (["-a=1"], ["2"], ["-a=2"]),
+        (["--a", "1"], ["2"], ["--a", "2"]),
+        (["--a", "1"], ["-2"], ["--a", "-2"]),
+        (["--a", "1"], ["-x"], ["--a=-x"]),
+        (["--a"], ["true"], ["--a"]),
+        (["--a"], ["false"], ["--a=false"]),
+        (["--a", "1", "--b=1", "-a=2"], ["3", "4"], ["--a", "3", "--b=1", "-a=4"]),
+        (["--a", "1", "--b=1", "-a=2"], ["3"], ["--a=3", "--b=1"]),
+        (["--a", "1", "--b=1", "-a=2"], None, ["--b=1"]),
+        (["--a=1"], ["2", "3"], ["--a=2", "--a=3"]),
+    ],
+)
+def test_a_flag_keeps_its_spelling(words: list[str], values: list[str] | None, after: list[str]) -> None:
+    manifest = Manifest(pod(["etcd", *words]), "etcd")
+    manifest.set_flag("a", values)
+    assert manifest.argv == ["etcd", *after]
+
+
+def test_kube_apiserver_s_own_spellings_are_kept() -> None:
+    manifest = Manifest(pod(["etcd", "--max_wals=1", "-v4"]), "etcd")
+    manifest.set_flag("max-wals", ["2"])
+    manifest.set_flag("v", ["5"])
+    assert manifest.argv == ["etcd", "--max_wals=2", "-v=5"]
+
+
 def test_flags_in_args() -> None:
     manifest = Manifest(pod(["etcd"], args=["--a=1"]), "etcd")
     manifest.set_flag("b", ["2"])
     assert manifest.pod["spec"]["containers"][0] == {"name": "etcd", "command": ["etcd"], "args": ["--a=1", "--b=2"]}
+
+
+def test_flags_in_the_command_and_in_args() -> None:
+    manifest = Manifest(pod(["/usr/local/bin/etcd", "--a=1", "--b=1"], args=["--c=1", "--a=2"]), "etcd")
+    manifest.set_flag("b", ["3"])
+    manifest.set_flag("a", ["4"])
+    manifest.set_flag("d", ["5"])
+    assert manifest.container["command"] == ["/usr/local/bin/etcd", "--a=4", "--b=3"]
+    assert manifest.container["args"] == ["--c=1", "--d=5"]
+
+
+def test_variables_of_etcd() -> None:
+    env = [
+        {"name": "ETCD_MAX_WALS", "value": "7"}, {"name": "ETCD_LOG_LEVEL"}, {"name": "ETCD_NAME", "valueFrom": {"fieldRef": {}}},
+        {"name": "ETCD_DATA_DIR", "value": "/var/lib/$(HOST)"},
+    ]
+    etcd = Manifest(pod(["etcd"], env=env), "etcd")
+    found = {name: etcd.variable(name) for name in ("max-wals", "log-level", "name", "data-dir", "wal-dir")}
+    assert {name: each and each.value for name, each in found.items()} == {
+        "max-wals": "7", "log-level": "", "name": None, "data-dir": None, "wal-dir": None,
+    }
+    assert found["wal-dir"] is None and found["name"].name == "ETCD_NAME"
+
+
+def test_no_variable_gives_kube_apiserver_a_flag() -> None:
+    broken = pod(["kube-apiserver"], env=[{"name": "ETCD_MAX_WALS", "value": "7"}], **{"name": "kube-apiserver"})
+    assert Manifest(broken, "kube-apiserver").variable("max-wals") is None
+
+
+def test_words_that_the_kubelet_fills_in() -> None:
+    assert Manifest(pod(["etcd", "--name=$(NODE)", "--a=$1", "--b=x$$y", "--c=$("]), "etcd").references == ["--name=$(NODE)", "--b=x$$y"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +185,7 @@ def test_flags_in_args() -> None:
         ({"kind": "Pod", "spec": {"containers": []}}, "no container named 'etcd'"),
         (pod(["/bin/sh", "-c", "exec etcd"]), "behind a wrapper"),
         (pod(["etcd", 5]), "behind a wrapper"),  # type: ignore[list-item]
+        (pod([], args=["--a=1"]), "has no command: the image decides"),
     ],
 )
 def test_what_is_no_manifest_of_etcd(broken: object, text: str) -> None:

@@ -438,6 +438,102 @@ def test_a_webhook_ttl_of_the_profile_gives_way_to_an_authorization_config(host)
     assert "authorization-webhook-cache-authorized-ttl" not in plan.plans[API].manifest.flags()
 
 
+# --- flags that are given in other ways ---------------------------------------------------------------------------
+
+
+def test_of_several_values_the_last_counts(host) -> None:
+    twice = "    - --max-requests-inflight=400\n    - --max_requests_inflight=5000\n"
+    edit(host, API, "    - kube-apiserver\n", f"    - kube-apiserver\n{twice}")
+    plan = planned(host, {API: Request()})
+    line = verdict(plan, "kube-apiserver --max-requests-inflight")
+    assert (line["verdict"], line["value"]) == ("kept", "5000")
+    assert plan.plans[API].manifest.flags()["max-requests-inflight"] == ["400", "5000"]
+    same_value = planned(host, {API: Request(flags={"max-requests-inflight": 5000})})
+    assert verdict(same_value, "kube-apiserver --max-requests-inflight")["verdict"] == "already_right"
+    want = {API: Request(flags={"max-requests-inflight": 800})}
+    line = verdict(planned(host, want), "kube-apiserver --max-requests-inflight")
+    assert (line["verdict"], line["value"], line["previous"]) == ("changed", "800", "5000")
+    assert "it was given 2 times, and the last one counted" in line["reason"]
+    assert apply(host, want) is not None
+    assert planned(host, want).live[API].manifest.flags()["max-requests-inflight"] == ["800"]
+    assert apply(host, want) is None
+    apply(host, {API: Request(profile="upstream")})
+    assert planned(host, want).live[API].manifest.flags()["max-requests-inflight"] == ["400", "5000"]
+
+
+def test_several_values_of_a_flag_that_takes_one(host) -> None:
+    problems = planned(host, {API: Request(flags={"max-requests-inflight": [400, 800]})}).problems
+    assert problems == [
+        "kube-apiserver --max-requests-inflight: [400, 800] is not allowed, of several values only the last counts: give one"
+    ]
+    assert planned(host, {API: Request(flags={"watch-cache-sizes": ["pods#0", "nodes#0"]})}).problems == []
+
+
+def environment(host, *variables: str, component: str = ETCD) -> None:
+    lines = "".join(f"    - name: {name}\n      value: '{value}'\n" for name, _, value in (each.partition("=") for each in variables))
+    edit(host, component, f"    name: {component}\n    ports:", f"    env:\n{lines}    name: {component}\n    ports:")
+
+
+def test_the_profile_leaves_alone_what_a_variable_gives(host) -> None:
+    environment(host, "ETCD_QUOTA_BACKEND_BYTES=4294967296", "ETCD_MAX_WALS=5", "ETCD_LOG_LEVEL=debug")
+    plan = planned(host, {ETCD: Request()})
+    assert plan.problems == []
+    flags = plan.plans[ETCD].manifest.flags()
+    assert "quota-backend-bytes" not in flags and "max-wals" not in flags and flags["max-snapshots"] == ["5"]
+    line = verdict(plan, "etcd --quota-backend-bytes")
+    assert (line["verdict"], line["value"]) == ("kept", "4294967296")
+    assert "ETCD_QUOTA_BACKEND_BYTES" in line["reason"] and "does not start with both" in line["reason"]
+    assert verdict(plan, "etcd --max-wals")["verdict"] == "already_right"
+
+
+def test_a_variable_and_a_flag_are_refused(host) -> None:
+    environment(host, "ETCD_MAX_WALS=7")
+    problems = planned(host, {ETCD: Request(flags={"max-wals": 9})}).problems
+    assert problems == [
+        "etcd --max-wals: ETCD_MAX_WALS is set in the container's environment (7), and etcd does not start with both: remove the "
+        "variable from etcd.yaml, or the flag from etcd_static_pod_flags"
+    ]
+    assert planned(host, {ETCD: Request(flags={"max-wals": 7})}).problems == []
+    assert verdict(planned(host, {ETCD: Request(flags={"max-wals": None})}), "etcd --max-wals")["verdict"] == "left_out"
+
+
+def test_a_variable_counts_in_relations(host) -> None:
+    environment(host, "ETCD_HEARTBEAT_INTERVAL=500")
+    assert "less than 5 x --heartbeat-interval (500 ms)" in planned(host, {ETCD: Request()}).problems[0]
+
+
+def test_a_member_that_variables_name(host) -> None:
+    environment(host, "ETCD_WAL_DIR=/wal", "ETCD_UNSAFE_NO_FSYNC=true")
+    problems = planned(host, {ETCD: Request()}).problems
+    assert problems == [
+        "etcd: the container's environment says who this member is (ETCD_UNSAFE_NO_FSYNC, ETCD_WAL_DIR), and only flags are "
+        "read: give it with flags instead"
+    ]
+    assert planned(host, {ETCD: Request(profile="upstream")}).problems == []
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_a_configuration_file(host, way: str) -> None:
+    if way == "flag":
+        edit(host, ETCD, "    - etcd\n", "    - etcd\n    - --config-file=/etc/etcd.yaml\n")
+    else:
+        environment(host, "ETCD_CONFIG_FILE=/etc/etcd.yaml")
+    problems = planned(host, {ETCD: Request()}).problems
+    assert len(problems) == 1
+    assert "etcd --config-file: etcd takes everything from that file" in problems[0]
+
+
+def test_words_that_the_kubelet_fills_in(host) -> None:
+    edit(host, ETCD, "--name=cp1", "--name=$(NODE_NAME)")
+    host.facts["processes"][ETCD][0]["argv"] = [
+        word.replace("$(NODE_NAME)", "cp1") for word in host.facts["processes"][ETCD][0]["argv"]
+    ]
+    assert planned(host).problems == [
+        "etcd: the kubelet fills in --name=$(NODE_NAME) of its manifest, so that what runs cannot be compared with it: write the "
+        "values themselves there"
+    ]
+
+
 # --- standalone -------------------------------------------------------------------------------------------------
 
 STANDALONE = {
