@@ -56,11 +56,14 @@ class Gate:
         self._pods = [pod for pod in (etcd, api) if pod]
         self._api_unready = api_unready
 
-    def open(self, lock: ClusterLock | None) -> None:
+    def open(self, lock: ClusterLock | None) -> int:
         """Let the window begin, after a snapshot where this run has none yet; its name is in the journal.
 
         Nothing is touched unless all of it can be proved afterwards, the cluster is whole and may miss this member, no
         window of the run failed, and the manifests are those that were planned with.
+
+        Returns:
+            The size of the largest member's database in bytes; 0 before there is any.
 
         Raises:
             Refused: why not; nothing was touched.
@@ -74,16 +77,20 @@ class Gate:
         self._make_sure_of_the_wal()
         if self._api and self._api.part.old is not None:
             self._make_sure_of_the_api_server()
+        database = 0
         if not self._order.bootstraps:
             if self._client.get(stop_key(self._order)):
                 raise Refused("an earlier window of this run failed: nothing more is changed until a new run")
-            problems = self._against_a_stop()
+            view = cluster.survey(self._client)
+            problems = self._against_a_stop(view)
             if problems:
                 raise Refused("; ".join(problems))
+            database = max((each.status.db_size for each in view.members if each.status), default=0)
         if lock:
             lock.check()
         for pod in self._pods:
             pod.stage()
+        return database
 
     def _make_sure_of_room(self) -> None:
         for directory in (Path(self._order.manifests_directory), self._state):
@@ -119,9 +126,8 @@ class Gate:
         except KubetuneError as exc:
             raise Refused(f"{exc}: mend it first") from exc
 
-    def _against_a_stop(self) -> list[str]:
+    def _against_a_stop(self, view: cluster.ClusterView) -> list[str]:
         """Why this host's etcd must not be stopped now; leadership is moved away where it is the leader's turn."""
-        view = cluster.survey(self._client)
         if not (self._etcd and self._etcd.part.changes):
             return cluster.problems(view)
         member = self._own(view)
@@ -140,7 +146,7 @@ class Gate:
         def permitted() -> bool:
             nonlocal why
             try:
-                why = "; ".join(self._against_a_stop())
+                why = "; ".join(self._against_a_stop(cluster.survey(self._client)))
             except EtcdError as exc:
                 why = str(exc)
             return not why

@@ -16,14 +16,14 @@ from .._errors import KubetuneError
 from .._node.state import STATE, make_state_directory, read_unfinished, sync_directory, write_atomically
 from .order import Order
 
-#: How many finished windows a host keeps.
-KEEP = 20
+#: Folder beside a window's result with the manifests from before it, as files that a person can copy.
+BEFORE = "before"
 
 
 class Journal:
     """One window's files: ``window/pending.json`` is the order, ``window/journal.jsonl`` what happened so far.
 
-    When it is over both move to ``history/ID/`` beside ``result.json``.
+    When it is over both move to ``history/ID/`` beside ``result.json`` and the manifests from ``before``.
     """
 
     def __init__(self, state: Path = STATE) -> None:
@@ -78,17 +78,25 @@ class Journal:
         found = [each for each in self.events() if each["step"] == step and each["state"] == state]
         return found[-1] if found else None
 
+    def folder_of(self, order: Order) -> Path:
+        """Where a window is kept once it is over."""
+        return self._state / "history" / order.id
+
     def finish(self, order: Order, result: dict[str, Any]) -> None:
-        target = self._state / "history" / order.id
+        target = self.folder_of(order)
         make_state_directory(target)
         write_atomically(target / "order.json", json.dumps(order.to_dict()).encode())
+        make_state_directory(target / BEFORE)
+        for component, part in (("etcd", order.etcd), ("kube-apiserver", order.kube_apiserver)):
+            if part and part.old is not None:
+                write_atomically(target / BEFORE / f"{component}.yaml", part.old.encode())
         if self._events.exists():
             write_atomically(target / "journal.jsonl", self._events.read_bytes())
         write_atomically(target / "result.json", json.dumps(result).encode())
         (self._window / "pending.json").unlink()
         self._events.unlink(missing_ok=True)
         sync_directory(self._window)
-        for old in sorted((self._state / "history").iterdir(), key=lambda each: each.stat().st_mtime)[:-KEEP]:
+        for old in sorted((self._state / "history").iterdir(), key=lambda each: each.stat().st_mtime)[:-order.keep]:
             shutil.rmtree(old)
 
 

@@ -10,6 +10,9 @@ from typing import Any, Mapping
 
 from .._node.state import SCHEMA
 
+#: How many finished windows a host keeps unless it is told otherwise.
+KEEP = 20
+
 
 @dataclass(frozen=True)
 class Part:
@@ -22,6 +25,7 @@ class Part:
         old_argv: that of the process which runs from ``old``.
         own_flags: flag -> value which tell this process from others of the same program.
         memory: what to remember once it is proved; None forgets.
+        old_memory: what was remembered before; None for nothing.
         grace: seconds that the old pod has to leave (terminationGracePeriodSeconds; Kubernetes' default is 30).
     """
 
@@ -31,6 +35,7 @@ class Part:
     old_argv: tuple[str, ...]
     own_flags: Mapping[str, str]
     memory: Mapping[str, Any] | None
+    old_memory: Mapping[str, Any] | None = None
     grace: int = 30
 
     @property
@@ -73,6 +78,8 @@ class Order:
         wal: None where no etcd is changed.
         bootstraps: there is no cluster yet; nothing can be asked before etcd's first start.
         allow_downtime: consent to the downtime of a cluster of one.
+        watch_seconds: how long the new processes have to stay before the window counts as done.
+        keep: how many finished windows the host keeps.
     """
 
     id: str
@@ -87,6 +94,8 @@ class Order:
     wal: Wal | None = None
     bootstraps: bool = False
     allow_downtime: bool = False
+    watch_seconds: float = 0
+    keep: int = KEEP
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}

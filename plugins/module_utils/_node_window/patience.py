@@ -11,10 +11,14 @@ EXIT = 45
 HOUSEKEEPING = 6
 #: Seconds for the API server to be ready before anything is touched.
 API_SERVER_PATIENCE = 10
-#: Seconds until etcd answers: it reads the whole database first.
+#: Seconds until etcd answers, and the same for the API server, which kubeadm's startup probe allows 240; on top of both
+#: what the database takes: etcd hashes it as it starts (InitialCorruptCheck), the API server fills its watch caches from it.
 ETCD_READY = 180
-#: Seconds: kubeadm's startup probe allows the API server 240.
 API_SERVER_READY = 300
+#: A disk and a core as slow as this still get through.
+DATABASE_BYTES_PER_SECOND = 20 * 2**20
+#: Seconds between two looks at processes which have to stay.
+WATCH_POLL = 0.5
 #: Seconds until all members are whole and caught up again.
 WHOLE = 120
 #: Seconds to wait for somebody else's cluster lock, the same for a window that was cut off, and between two tries.

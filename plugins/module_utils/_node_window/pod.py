@@ -53,6 +53,22 @@ class Pod:
     def running(self) -> list[Process]:
         return processes.find(self.component, self.part.own_flags, self._proc)
 
+    def process(self) -> Process:
+        """The one that runs.
+
+        Raises:
+            KubetuneError: there is none.
+        """
+        found = self.running()
+        if not found:
+            raise KubetuneError(f"{self.component} does not run any more")
+        return found[0]
+
+    def make_sure_it_stays(self, process: Process) -> None:
+        """Raises KubetuneError when a process has ended, or another one has taken its place."""
+        if not processes.alive(process, self._proc):
+            raise KubetuneError(f"{self.component} was ready, and has ended by itself soon after (pid {process.pid})")
+
     def text(self) -> str | None:
         return _read(self.path)
 

@@ -20,9 +20,10 @@ from .._node.processes import Process, newest_log
 from .._node.state import STATE, make_state_directory, memory_path, write_atomically
 from . import patience, wal
 from .gate import Gate, Refused, stop_key
-from .journal import Journal
+from .journal import BEFORE, Journal
 from .order import Order, Part
 from .pod import Pod, until
+
 
 class Window:
     """Runs an order to its end, from the start or from wherever a process before this one was cut off.
@@ -58,6 +59,7 @@ class Window:
         self._api_unready = api_unready or _readiness(order)
         self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, self._api_unready)
         self._started = time.monotonic()
+        self._proved: dict[str, Process] = {}
 
     def run(self) -> dict[str, Any]:
         """Return the result. ``outcome`` is one of
@@ -119,8 +121,8 @@ class Window:
     def _forward(self, lock: ClusterLock | None) -> str:
         """Return what ails the other members, empty when they are well."""
         if not self._past_gate:
-            self._gate.open(lock)
-            self._journal.say("gate", "done")
+            database = self._gate.open(lock)
+            self._journal.say("gate", "done", database_bytes=database)
         if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
             self._api_out()
             if self._etcd.text() == self._etcd.part.old:
@@ -137,6 +139,7 @@ class Window:
             if self._api.part.changes and not self._journal.reached("kube-apiserver_in"):
                 self._api_out()
             self._swap(self._api, self._api.part.new, self._api.part.argv)
+        self._watch()
         self._remember()
         return others
 
@@ -190,7 +193,7 @@ class Window:
             self._journal.say(step, "done", "it is gone")
             return
         pod.wait_gone(old, pod.part.grace + patience.EXIT)
-        process = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
+        process = self._proved[pod.component] = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done", f"pid {process.pid}")
 
     def _replaced(self, step: str, pod: Pod, text: str | None) -> list[Process]:
@@ -203,18 +206,55 @@ class Window:
         self._journal.say(step, "begin", old=[list(each.key) for each in old])
         return old
 
+    def _watch(self) -> None:
+        """The new processes have to stay for a while: one that does not goes back before another node is touched.
+
+        Raises:
+            KubetuneError: one has ended by itself, or is not ready any more.
+        """
+        pods = [pod for pod in self._pods if pod.part.changes and pod.part.new is not None]
+        seconds = self._order.watch_seconds
+        if not pods or not seconds or self._journal.reached("watch", "done"):
+            return
+        begun = self._journal.reached("watch")
+        if begun is None:
+            self._journal.say("watch", "begin", f"{seconds:g} s, in which the new processes have to stay")
+        else:
+            seconds = min(seconds, max(0.0, begun["time"] + seconds - time.time()))
+        staying = [(pod, self._proved.get(pod.component) or pod.process()) for pod in pods]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for pod, process in staying:
+                pod.make_sure_it_stays(process)
+            time.sleep(min(patience.WATCH_POLL, seconds))
+        for pod, process in staying:
+            until(
+                lambda pod=pod: not self._unready(pod)(),  # type: ignore[misc]
+                patience.API_SERVER_PATIENCE,
+                f"{pod.component} was ready, and is not any more",
+                lambda text: self._journal.say("watch", "wait", text),
+            )
+            pod.make_sure_it_stays(process)
+        self._journal.say("watch", "done")
+
     def _unready(self, pod: Pod) -> Callable[[], str]:
         return self._etcd_unready if pod is self._etcd else self._api_unready
 
     def _patience(self, pod: Pod) -> float:
-        return patience.ETCD_READY if pod is self._etcd else patience.API_SERVER_READY
+        shortest = patience.ETCD_READY if pod is self._etcd else patience.API_SERVER_READY
+        gate = self._journal.reached("gate", "done") or {}
+        return shortest + gate.get("database_bytes", 0) / patience.DATABASE_BYTES_PER_SECOND
 
     def _etcd_unready(self) -> str:
+        """Why the local member is not one that serves; empty when a linearizable read through it succeeds."""
+        local = self._client.endpoints[0]
         try:
-            status = self._client.status(self._client.endpoints[0], 2.0)
+            if not self._client.status(local, 2.0).leader_id:
+                return "it has no leader"
+            self._client.get(stop_key(self._order), local)
         except EtcdError as exc:
             return str(exc)
-        return "" if status.leader_id else "it has no leader"
+        return ""
 
     def _prove_cluster(self) -> str:
         """Every member is well again. Return what ails others for good; a member of ours that is not well raises.
@@ -273,12 +313,25 @@ class Window:
         self._stop_the_run()
         if not trouble:
             return self._result("rolled_back", message, log)
-        where = self._state / "history" / self._order.id / "order.json"
-        return self._result(
-            "broken",
-            f"{message}; and putting the old manifests back did not bring this node back: {trouble}. They are in {where}",
-            log,
-        )
+        return self._result("broken", f"{message}; and the way back failed too: {trouble}\n{self._by_hand()}", log)
+
+    def _by_hand(self) -> str:
+        """What a person has to do on this node when neither manifest makes it healthy, as commands."""
+        before = self._journal.folder_of(self._order) / BEFORE
+        steps = ["systemctl status kubelet containerd    # both have to run, and the disks must not be full"]
+        for pod in self._pods:
+            saved = before / pod.path.name
+            steps += [f"cp --preserve=mode {saved} {pod.path}"] if pod.part.old is not None else [f"rm --force {pod.path}"]
+            steps.append(f"tail /var/log/pods/kube-system_{pod.component}-*/{pod.component}/*.log    # why it does not stay")
+        begun = self._journal.reached("wal_move")
+        if begun:
+            steps.insert(
+                1,
+                f"ls -l {begun['source']} {begun['target']}    # etcd may be started on the newest WAL only: where the last of these files "
+                "is newest, --wal-dir has to point; never start it on the other one",
+            )
+        lines = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
+        return f"By hand, on {self._order.host} (the manifests from before are in {before}), then run the playbook again:\n{lines}"
 
     def _etcd_back(self) -> None:
         if not self._etcd or not (self._journal.reached("etcd_in") or self._journal.reached("etcd_out")):
@@ -343,12 +396,15 @@ class Window:
         step = f"{pod.component}_back"
         untouched = pod.text() == pod.part.old
         old = self._replaced(step, pod, pod.part.old)
-        pod.put(pod.part.old)
         if pod.part.old is None:
+            pod.put(None)
             pod.wait_none(pod.part.grace + patience.EXIT)
         elif not untouched or not old:
+            ended = untouched or self._ended(pod)
+            pod.put(pod.part.old)
             try:
-                pod.wait_gone(old, pod.part.grace + patience.EXIT)
+                if not ended:
+                    pod.wait_gone(old, pod.part.grace + patience.EXIT)
             except KubetuneError:
                 # A kubelet that took no notice of any of it has left the process from before alone.
                 if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._unready(pod)():
@@ -356,6 +412,15 @@ class Window:
             else:
                 pod.wait_new(old, pod.part.old_argv, self._unready(pod), self._patience(pod))
         self._journal.say(step, "done")
+
+    def _ended(self, pod: Pod) -> bool:
+        """Take the pod out, so that the next one starts at once; False when the kubelet does not end it."""
+        try:
+            pod.take_out(pod.part.grace + patience.EXIT)
+        except KubetuneError as exc:
+            self._journal.say(f"{pod.component}_back", "wait", str(exc))
+            return False
+        return True
 
     def _stop_the_run(self) -> None:
         try:

@@ -178,7 +178,7 @@ class MemoryClient:
 
     def status(self, endpoint: str, timeout: float | None = None) -> Status:
         self.on_call("status")
-        name = endpoint.removeprefix("https://").removesuffix(":2379")
+        name = _name(endpoint)
         if not self._etcd.up(name):
             raise Unreachable(f"etcd at {endpoint} does not answer: connection refused")
         leader = self._etcd.elect()
@@ -195,8 +195,10 @@ class MemoryClient:
         self._quorum("snapshot")
         return sink.write(b"snapshot")
 
-    def get(self, key: str) -> KeyValue | None:
+    def get(self, key: str, endpoint: str | None = None) -> KeyValue | None:
         self._quorum("get")
+        if endpoint and not self._etcd.up(_name(endpoint)):
+            raise Unreachable(f"etcd at {endpoint} does not answer: connection refused")
         return self._etcd.keys.get(key)
 
     def put(self, key: str, value: str, lease: int = 0) -> int:
@@ -238,3 +240,7 @@ class MemoryClient:
 
 def manifest(command: list[str]) -> str:
     return json.dumps({"kind": "Pod", "command": command})
+
+
+def _name(endpoint: str) -> str:
+    return endpoint.removeprefix("https://").removesuffix(":2379")

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -22,8 +23,8 @@ import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import KEEP, Journal, follow
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
@@ -415,9 +416,56 @@ def test_a_node_that_cannot_be_brought_back_says_so(node: Node, monkeypatch: pyt
     result = node.run(node.both())
     assert result["outcome"] == "broken"
     assert "kube-apiserver is not ready: HTTP 500" in result["message"]
-    assert f"{node.state}/history/{node.both().id}/order.json" in result["message"]
     node.assert_all("old")
     assert STOP in node.etcd.keys
+    Journal(node.state).finish(node.both(), result)
+    for component, part in ((ETCD, node.part(ETCD)), (API, node.part(API))):
+        saved = node.state / "history" / node.both().id / "before" / f"{component}.yaml"
+        assert f"cp --preserve=mode {saved} {node.manifests}/{component}.yaml" in result["message"]
+        assert (saved.read_text(), saved.stat().st_mode & 0o777) == (part.old, 0o600)
+
+
+# --- the watch ------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_stay_end_the_watch(node: Node) -> None:
+    result = node.run(node.both(watch_seconds=0.1))
+    assert (result["outcome"], node.steps()) == ("changed", [*FORWARD, "watch begin", "watch done"])
+    node.assert_all("new")
+
+
+@pytest.mark.parametrize("component", [ETCD, API])
+def test_a_process_that_ends_soon_after_it_was_ready_goes_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch, component: str
+) -> None:
+    at_event(monkeypatch, "watch", lambda: os.kill(processes.find(component, {}, node.proc)[0].pid, signal.SIGKILL))
+    result = node.run(node.both(watch_seconds=PATIENT))
+    assert_rolled_back(node, result, f"{component} was ready, and has ended by itself soon after")
+    assert state.read_memory(component, node.state) is None
+
+
+def test_a_process_that_stays_and_is_not_ready_any_more_goes_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "API_SERVER_PATIENCE", 0.2)
+    at_event(monkeypatch, "watch", lambda: setattr(node, "api_unready_with", "new"))
+    assert_rolled_back(node, node.run(node.both(watch_seconds=0.05)), "kube-apiserver was ready, and is not any more")
+
+
+@pytest.mark.parametrize("reboots", [False, True])
+def test_a_watch_that_was_cut_off_goes_on_for_the_rest_of_its_time(node: Node, reboots: bool) -> None:
+    order = node.both(watch_seconds=0.2)
+    assert cut_off(node, order, len(FORWARD) + 1, before=False)
+    if reboots:
+        node.kubelet.reboot()
+    assert_done(node, order, finish(node, order))
+
+
+def test_what_is_waited_for_grows_with_the_database(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulated members have 1 MiB each."""
+    monkeypatch.setattr(patience, "API_SERVER_READY", 0)
+    monkeypatch.setattr(patience, "DATABASE_BYTES_PER_SECOND", 2**20)
+    at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(patience, "API_SERVER_READY", PATIENT))
+    node.api_unready_with = "new"
+    assert_rolled_back(node, node.run(node.both()), "kube-apiserver is not ready: HTTP 500: [-]etcd failed (waited 1 s)")
 
 
 def test_an_exception_that_nobody_expected_is_undone_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(patience, name, PATIENT)
     for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
         monkeypatch.setattr(patience, name, seconds)
+    monkeypatch.setattr(patience, "WATCH_POLL", 0.002)
+    monkeypatch.setattr(patience, "DATABASE_BYTES_PER_SECOND", float("inf"))
 
 
 @pytest.fixture
