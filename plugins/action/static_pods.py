@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.wal import PLACES
@@ -23,6 +24,8 @@ display = Display()
 
 INFO = "kubetune.control_plane.static_pods_info"
 WINDOW = "kubetune.control_plane.node_window"
+#: Value of ``recorded`` that only lists.
+LIST = "list"
 #: A window ends by itself (`_node_window.window`); this is only how long nobody hears of it.
 SILENCE = 900
 #: Seconds that its unit may need to be started again: after a reboot it waits for the kubelet.
@@ -44,6 +47,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _SPEC = {
     "apply": {"type": "bool", "default": True},
     "run_id": {"type": "str"},
+    "recorded": {"type": "str"},
+    "watch_seconds": {"type": "float", "default": 30},
+    "history_keep": {"type": "int", "default": KEEP},
     "etcd": {"type": "dict", "options": {**_OPTIONS, "wal": {"type": "str", "choices": list(PLACES), "default": PLACES[0]}}},
     "kube_apiserver": {"type": "dict", "options": _OPTIONS},
 }
@@ -67,7 +73,8 @@ class ActionModule(ActionBase):
             if given[option] is not None
         }
         try:
-            result.update(self._change(requests, given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"))
+            _in_range(given)
+            result.update(self._change(requests, given))
         except Refusal as exc:
             lines = "\n".join(f"- {problem}" for problem in exc.problems)
             raise AnsibleActionFail(f"{self._host}: refused, and nothing was changed:\n{lines}") from None
@@ -75,10 +82,17 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{self._host}: {exc}") from None
         return result
 
-    def _change(self, requests: dict[str, Request], apply: bool, run_id: str) -> dict[str, Any]:
-        facts = self._facts()
+    def _change(self, requests: dict[str, Request], given: Mapping[str, Any]) -> dict[str, Any]:
+        apply, run_id = given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"
+        facts = self._facts(history=bool(given["recorded"]))
+        if given["recorded"] == LIST:
+            return {"changed": False, "states": self._states(facts)}
+        if given["recorded"]:
+            requests = _static_pods.requests_for(facts["history"], given["recorded"], requests)
         plan, requests = self._plan(requests, facts)
-        order = _static_pods.make_order(plan, requests, facts, run_id, foresee=self._task.check_mode)
+        order = _static_pods.make_order(
+            plan, requests, facts, run_id, self._task.check_mode, given["watch_seconds"], given["history_keep"]
+        )
         cluster = facts["cluster"] or {}
         result = {
             "changed": apply and order is not None,
@@ -98,9 +112,9 @@ class ActionModule(ActionBase):
 
     # --- discover and plan ------------------------------------------------------------------------------------
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, history: bool) -> dict[str, Any]:
         """What is on the host, after a window that is open there or was cut off has come to its end."""
-        facts = self._module(INFO)["facts"]
+        facts = self._module(INFO, history=history)["facts"]
         unfinished = facts["unfinished"]
         if unfinished and self._task.check_mode:
             raise KubetuneError("a node window is open on this host or was cut off: a run without check mode ends it first")
@@ -108,8 +122,14 @@ class ActionModule(ActionBase):
             display.display(f"{self._host}: a node window is open or was cut off; it is ended first")
             self._module(WINDOW, operation="resume")
             self._follow(unfinished["id"])
-            facts = self._module(INFO)["facts"]
+            facts = self._module(INFO, history=history)["facts"]
         return dict(facts)
+
+    def _states(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        plan = plan_node({}, facts, _static_pods.parse_manifests(facts))
+        if plan.problems:
+            raise Refusal(plan.problems)
+        return _static_pods.describe_states(facts["history"], plan.live)
 
     def _plan(self, requests: dict[str, Request], facts: Mapping[str, Any]) -> tuple[NodePlan, dict[str, Request]]:
         """Plan until the binaries take it: a flag of the profile that one refuses is left out, an explicit one is an error."""
@@ -214,6 +234,14 @@ class ActionModule(ActionBase):
             # What came back is not the module's own answer: it was cut off in the middle, as by a reboot.
             raise _Lost(f"{message} {answer.get('module_stderr', '')}".strip())
         raise KubetuneError(message)
+
+
+def _in_range(given: Mapping[str, Any]) -> None:
+    for name, least, most, variable in (
+        ("watch_seconds", 0, 600, "node_window_watch_seconds"), ("history_keep", 1, 1000, "node_window_history_keep"),
+    ):
+        if not least <= given[name] <= most:
+            raise KubetuneError(f"{name}: {given[name]} is not allowed, {least} to {most} is; correct {variable}")
 
 
 class _Lost(KubetuneError):

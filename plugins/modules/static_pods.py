@@ -33,6 +33,20 @@ options:
       - The run that this call belongs to. Its first window takes the snapshot, and after a failed one no other is opened.
       - Without it each call is a run of its own.
     type: str
+  recorded:
+    description:
+      - Instead of a state, go back to what the static pods were before a window, given by its id, which may be another host's.
+        O(etcd) and O(kube_apiserver) give only their consents and limits then.
+      - V(list) changes nothing and returns RV(states).
+    type: str
+  watch_seconds:
+    description: Seconds, 0 to 600, for which the new processes have to stay before the window counts as done.
+    type: float
+    default: 30
+  history_keep:
+    description: How many finished windows the host keeps, 1 to 1000.
+    type: int
+    default: 20
   kube_apiserver:
     description: What is wanted of kube-apiserver. Without it kube-apiserver stays as it is.
     type: dict
@@ -127,6 +141,14 @@ leads:
   description: Whether that member is the leader.
   returned: success
   type: bool
+states:
+  description:
+    - The states that this host has on record, oldest first. C(id) and C(run_id) name the window that ended each, C(outcome) is
+      that window's, and C(differences) tells, line by line, how the host differs now.
+  returned: O(recorded=list)
+  type: list
+  elements: dict
+  sample: [{"id": "20261124T191500Z-0a1b2c3d", "run_id": "cp1-1", "outcome": "changed", "differences": ["etcd --max-wals: 6 now, 5 then"]}]
 window:
   description: C(outcome), C(seconds), C(snapshot) and C(events) of the node window.
   returned: when a window was opened

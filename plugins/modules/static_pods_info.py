@@ -17,6 +17,11 @@ author:
 extends_documentation_fragment:
   - kubetune.control_plane.attributes
   - kubetune.control_plane.attributes.info_module
+options:
+  history:
+    description: Also read the states before each finished node window, which the host has on record.
+    type: bool
+    default: false
 requirements:
   - root on a kubeadm control-plane host
 """
@@ -35,7 +40,7 @@ RETURN = r"""
 facts:
   description:
     - C(distribution), C(manifests), C(processes), C(memory), C(allocatable), C(cluster) and C(unfinished), as the packages of
-      the collection read them.
+      the collection read them; with O(history) also C(history).
   returned: success
   type: dict
   sample: {"distribution": "kubeadm", "host": "cp1", "cluster": {"name": "cp1", "leader": "cp2", "problems": []}}
@@ -45,12 +50,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.discover import discover
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import history
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={"history": {"type": "bool", "default": False}}, supports_check_mode=True)
     try:
-        module.exit_json(changed=False, facts=discover())
+        module.exit_json(changed=False, facts={**discover(), **({"history": history.states()} if module.params["history"] else {})})
     except KubetuneError as exc:
         module.fail_json(msg=str(exc))
 

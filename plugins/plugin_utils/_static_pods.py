@@ -9,17 +9,18 @@ import hashlib
 import re
 import time
 import uuid
-from typing import Any, Mapping
+from dataclasses import replace
+from typing import Any, Mapping, Sequence
 
 import yaml
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import etcd_access
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part, Wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part, Wal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import wal
-from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import GRACE, Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import (
     Live,
@@ -27,7 +28,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod
     Request,
 )
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.plan import Plan
-
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.recorded import Recorded, describe, parts_at
 
 #: What some YAML reader takes for something else than text, where it stands without quotes: the kubelet's and kubeadm's
 #: (Go) know 1e3 and 0o17 as numbers, PyYAML does not. A pod whose text becomes a number is refused by the kubelet.
@@ -120,12 +121,45 @@ def dump(pod: Mapping[str, Any]) -> str:
     return yaml.dump(pod, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
 
 
-def new_text(planned: Plan, live: Live, state: str) -> str | None:
+def requests_for(
+    states: Sequence[Mapping[str, Any]], window: str, requests: Mapping[str, Request]
+) -> dict[str, Request]:
+    """What going back to before a window asks of each static pod that has changed since.
+
+    Args:
+        requests: component -> the request that it would be otherwise, for its consents and limits.
+    """
+    return {
+        component: replace(
+            requests.get(component, Request()),
+            state="recorded",
+            recorded=Recorded(by, part["text"], None if part["text"] is None else load(part["text"]), part["memory"]),
+        )
+        for component, (by, part) in parts_at(states, window).items()
+    }
+
+
+def describe_states(states: Sequence[Mapping[str, Any]], live: Mapping[str, Live]) -> list[dict[str, Any]]:
+    """Each recorded state as ``id``, ``run_id``, ``outcome`` of the window that ended it, and ``differences`` from now."""
+    found = []
+    for state in states:
+        lines: list[str] = []
+        for component, request in requests_for(states, state["id"], {}).items():
+            now = live[component].manifest
+            if now and request.recorded:
+                lines += describe(COMPONENTS[component], now, request.recorded)
+        found.append({**{key: state[key] for key in ("id", "run_id", "outcome")}, "differences": lines})
+    return found
+
+
+def new_text(planned: Plan, live: Live, request: Request) -> str | None:
     """The manifest's text after the change; the very bytes of before us where nobody else has touched it since."""
     memory = live.memory or {}
     if live.manifest is not None and live.manifest.pod == planned.manifest.pod:
         return live.text
-    if state == "absent" and memory:
+    if request.recorded:
+        return request.recorded.text
+    if request.state == "absent" and memory:
         untouched = memory.get("written_sha256") == live.sha256
         if untouched and memory.get("rendered"):
             return None
@@ -135,7 +169,13 @@ def new_text(planned: Plan, live: Live, state: str) -> str | None:
 
 
 def make_order(
-    result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], run_id: str, foresee: bool = False
+    result: NodePlan,
+    requests: Mapping[str, Request],
+    facts: Mapping[str, Any],
+    run_id: str,
+    foresee: bool = False,
+    watch_seconds: float = 0,
+    history_keep: int = KEEP,
 ) -> Order | None:
     """The order for the host; None where nothing changes.
 
@@ -167,6 +207,8 @@ def make_order(
         wal=_wal(result) if result.changes(ETCD) else None,
         bootstraps=facts["cluster"] is None,
         allow_downtime=any(request.allow_downtime for request in requests.values()),
+        watch_seconds=watch_seconds,
+        keep=history_keep,
     )
 
 
@@ -185,8 +227,8 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         if live.manifest is None:
             return None
         argv = tuple(live.manifest.argv)
-        return Part(live.text, live.text, argv, argv, live.own_flags, None, live.manifest.grace)
-    text = new_text(planned, live, request.state)
+        return Part(live.text, live.text, argv, argv, live.own_flags, None, grace=live.manifest.grace)
+    text = new_text(planned, live, request)
     flags = planned.manifest.flags()
     return Part(
         old=live.text,
@@ -194,7 +236,8 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         argv=tuple(planned.manifest.argv),
         old_argv=tuple(live.manifest.argv) if live.manifest else (),
         own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
-        memory=None if request.state == "absent" else _memory(result, name, text),
+        memory=_memory(result, name, text, request),
+        old_memory=live.memory,
         grace=live.manifest.grace if live.manifest else GRACE,
     )
 
@@ -212,7 +255,11 @@ def _wal(result: NodePlan) -> Wal | None:
     return Wal(old=before, new=place, data=data, mount=disk if place.startswith(f"{disk}/") else "")
 
 
-def _memory(result: NodePlan, name: str, text: str | None) -> dict[str, Any]:
+def _memory(result: NodePlan, name: str, text: str | None, request: Request) -> Mapping[str, Any] | None:
+    if request.recorded:
+        return request.recorded.memory
+    if request.state == "absent":
+        return None
     live, planned = result.live[name], result.plans[name]
     before = live.memory or {}
     original = live.text

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from .._errors import KubetuneError
-from . import checks, standalone, wal
+from . import checks, recorded, standalone, wal
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
@@ -30,7 +30,7 @@ class Request:
     """What a role's variables ask of one static pod.
 
     Attributes:
-        state: ``present`` or ``absent`` (all that was set before goes back).
+        state: ``present``, ``absent`` (all that was set before goes back), or ``recorded`` (the whole as it was once).
         mode: ``merge``, ``standalone`` (ours as a whole: rendered for the first start, merged into from then on), or
             ``auto``: standalone where there is no manifest or it is ours as a whole, else merge.
         profile: ``guide`` or ``upstream``.
@@ -38,6 +38,7 @@ class Request:
         standalone: identity, listeners and paths of a complete manifest; see `standalone`.
         wal: where etcd's WAL shall live, one of `wal.PLACES`.
         refused: profile flag -> why the target's binary turned it down.
+        recorded: what to go back to, with state ``recorded``.
     """
 
     state: str = "present"
@@ -51,6 +52,7 @@ class Request:
     certificate_min_days: float = CERTIFICATE_MIN_DAYS
     wal: str = "as_it_is"
     refused: Mapping[str, str] = field(default_factory=dict)
+    recorded: recorded.Recorded | None = None
 
 
 @dataclass
@@ -130,6 +132,9 @@ def plan_node(requests: Mapping[str, Request], facts: Mapping[str, Any], pods: M
 
 def _plan_component(result: NodePlan, component: Component, request: Request) -> None:
     live = result.live[component.name]
+    if request.recorded:
+        _plan_recorded(result, live, request.recorded, request)
+        return
     try:
         base, rendered = _base(live, request, result.problems)
     except KubetuneError as exc:
@@ -172,6 +177,18 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
         result.problems += _unfit_wal(live, planned)
     result.plans[component.name] = planned
     result.rendered[component.name] = rendered
+
+
+def _plan_recorded(result: NodePlan, live: Live, then: recorded.Recorded, request: Request) -> None:
+    component = live.component
+    wrong = recorded.obstacles(component, live.manifest, then)
+    if wrong or live.manifest is None:
+        result.problems += wrong
+        return
+    result.problems += _unfit_process(live, request)
+    memory = Memory((live.memory or {}).get("settings", {}))
+    result.plans[component.name] = recorded.plan(component, live.manifest, then, memory)
+    result.rendered[component.name] = bool((then.memory or {}).get("rendered"))
 
 
 def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest | None, bool]:
