@@ -46,7 +46,7 @@ _value:
 #: What the verdicts of a change mean in check mode.
 WOULD = {
     "changed": "would be set",
-    "restored": "would be put back to what was there before the collection",
+    "restored": "would be put back to what was there before",
     "version_default": "would be set, and is equal to the default of this version: it changes nothing",
     "pending": "would be written, and take effect after the restart that the reason names",
     "warning": "would be applied, and is worth a second look",

@@ -13,7 +13,7 @@ from typing import Any
 #: Verdict -> what it tells the reader. The order is the order in a summary.
 VERDICTS = {
     "changed": "set by this run",
-    "restored": "put back to what was there before the collection",
+    "restored": "put back to what was there before",
     "already_right": "was already as wanted",
     "version_default": "set, and equal to the default of this version: it changes nothing",
     "kept": "a live value which is stricter or larger on purpose stays",
