@@ -1,18 +1,20 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program of an image that is on the node but does not run yet, so that it can judge its flags."""
+"""Images on the node: the program of one that does not run yet, so that it can judge its flags, and the sandbox's."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Iterator
 
+from .._commands import output
 from .._errors import KubetuneError
 
 
@@ -39,6 +41,22 @@ def mounted(image: str) -> Iterator[Path]:
             _ctr(ctr, "images", "unmount", "--rm", directory)
     finally:
         os.rmdir(directory)
+
+
+def missing_sandbox() -> str:
+    """The pod sandbox's image where containerd names one that is not on the host; empty where it is, or nobody can tell.
+
+    Without it no pod starts, and a node without a registry in reach does not get it back. containerd before 1.7 does not
+    pin it, so the kubelet's garbage collection takes it when the disk is full (imageGCHighThresholdPercent, 85).
+    """
+    if not shutil.which("containerd") or not shutil.which("ctr"):
+        return ""
+    # containerd 2 calls it sandbox, in pinned_images; before it was sandbox_image.
+    found = re.search(r"^\s*sandbox(?:_image)? *= *[\"']([^\"']+)[\"']", output(["containerd", "config", "dump"], check=False), re.MULTILINE)
+    if not found:
+        return ""
+    known = output(["ctr", "-n", "k8s.io", "images", "list", "--quiet"], check=False).split()
+    return "" if found.group(1) in known or not known else found.group(1)
 
 
 def program(root: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from .._errors import KubetuneError
 from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock
+from .._node import images
 from .._node.state import free_bytes, make_state_directory, sync_directory
 from . import patience, wal
 from .journal import Journal
@@ -74,6 +75,7 @@ class Gate:
             if pod.text() != pod.part.old:
                 raise Refused(f"{pod.path} has been changed since the plan: run again")
         self._make_sure_of_room()
+        self._make_sure_of_the_sandbox()
         self._make_sure_of_the_wal()
         if self._api and self._api.part.old is not None:
             self._make_sure_of_the_api_server()
@@ -97,6 +99,14 @@ class Gate:
             facts = os.statvfs(directory)
             if facts.f_bavail * facts.f_frsize < patience.FREE_BYTES or (facts.f_files and facts.f_favail < patience.FREE_INODES):
                 raise Refused(f"the file system of {directory} is full: make room for {patience.FREE_BYTES >> 20} MiB")
+
+    def _make_sure_of_the_sandbox(self) -> None:
+        image = images.missing_sandbox()
+        if image:
+            raise Refused(
+                f"the pod sandbox's image {image} is not on this host, and without it no pod starts: pull it first (crictl pull {image}, "
+                f"or ctr -n k8s.io images pull {image}). The kubelet removes unused images when the disk is full: make room"
+            )
 
     def _make_sure_of_the_wal(self) -> None:
         """A restarted etcd has to find its WAL, or it can be taken to where it will look for it."""

@@ -21,7 +21,7 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, processes, state
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order
@@ -247,6 +247,11 @@ def test_the_gate_refuses(node: Node, trouble: Callable[[Node], None], text: str
     trouble(node)
     assert_untouched(node, scenario(node, name), text)
     node.assert_free()
+
+
+def test_no_pod_leaves_a_node_on_which_none_could_start(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "missing_sandbox", lambda: "registry.k8s.io/pause:3.10.2")
+    assert_untouched(node, node.both(), "the pod sandbox's image registry.k8s.io/pause:3.10.2 is not on this host")
 
 
 def test_a_member_that_the_cluster_does_not_know(node: Node) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes, state
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, processes, state
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part
@@ -192,6 +192,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
         monkeypatch.setattr(patience, name, seconds)
     monkeypatch.setattr(patience, "WATCH_POLL", 0.002)
+    monkeypatch.setattr(images, "missing_sandbox", lambda: "")  # whatever runs where the tests do
     monkeypatch.setattr(patience, "DATABASE_BYTES_PER_SECOND", float("inf"))
 
 
