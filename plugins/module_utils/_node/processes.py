@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping
 
+from .._commands import output
 from .._static_pod.manifest import flags_of
 
 #: Bytes at the end of a log that are read.
@@ -124,3 +126,11 @@ def newest_log(component: str, since: float, lines: int = 8, root: Path = Path("
             continue
         return [re.sub(r"^\S+ (stdout|stderr) [FP] ", "", line)[:300] for line in tail]
     return []
+
+
+def kubelet_log(component: str, lines: int = 3) -> list[str]:
+    """The kubelet's last complaints about a static pod: what there is to read when not even a container was started."""
+    if not shutil.which("journalctl"):
+        return []
+    journal = output(["journalctl", "--unit=kubelet", "--no-pager", "--output=cat", "--lines=500"], check=False).splitlines()
+    return [f"kubelet: {line[:300]}" for line in journal if line.startswith("E") and f"{component}-" in line][-lines:]

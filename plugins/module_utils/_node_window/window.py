@@ -16,7 +16,7 @@ from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import ClusterLock, LockHeld
 from .._node.access import EtcdAccess, api_server
-from .._node.processes import Process, newest_log
+from .._node.processes import Process, kubelet_log, newest_log
 from .._node.state import STATE, make_state_directory, memory_path, write_atomically
 from . import patience, wal
 from .gate import Gate, Refused, stop_key
@@ -463,7 +463,7 @@ class Window:
         for name in ("kube-apiserver", "etcd"):
             begun = self._journal.reached(f"{name}_in")
             if begun:
-                return newest_log(name, begun["time"])
+                return newest_log(name, begun["time"]) or kubelet_log(name)
         return []
 
     def _result(self, outcome: str, message: str, log: list[str] | None = None) -> dict[str, Any]:
