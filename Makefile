@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults test-vm benchmark benchmark-wal clean
+.PHONY: help bootstrap lab demo test test-faults test-upgrade test-vm benchmark benchmark-rolling benchmark-wal clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,12 +24,18 @@ test: bootstrap ## the tests: lint, unit, real processes, the molecule scenario,
 test-faults: bootstrap ## every fault on the real lab (long)
 	@tests/run.sh faults
 
+test-upgrade: bootstrap ## a tuned cluster from one Kubernetes minor to the next with kubeadm (builds a second release)
+	@tests/upgrade/run.sh
+
 test-vm: ## the collection in a virtual machine with a kernel, disks and reboots of its own (emulated where there is no KVM)
 	@tests/lab/bootstrap.sh vm
 	@python -m pytest tests/vm -v
 
 benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, each node's window
 	@python -m tests.benchmarks.site_gap
+
+benchmark-rolling: lab ## 20 rolling changes under 50 writes a second: gaps, losses, windows, how each process ended
+	@python -m tests.benchmarks.rolling
 
 benchmark-wal: ## the WAL's fsync on a shared disk and on its own, in a virtual machine
 	@tests/lab/bootstrap.sh vm
