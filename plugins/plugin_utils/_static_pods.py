@@ -182,18 +182,19 @@ def make_order(
     Args:
         foresee: it is only looked at (check mode): etcd may be what another task would have started.
     """
-    parts = {name: _part(result, name, requests.get(name)) for name in (ETCD, KUBE_APISERVER)}
-    if not any(part and part.changes for part in parts.values()):
-        return None
-    etcd_manifest = _manifest(result, ETCD)
-    api_manifest = _manifest(result, KUBE_APISERVER)
-    cluster = facts["cluster"] or {}
-    if etcd_manifest is None and not foresee:
-        raise KubetuneError("etcd: this host has no member, and without one no change can be proved")
+    etcd_manifest, api_manifest = _manifest(result, ETCD), _manifest(result, KUBE_APISERVER)
+    member = etcd_manifest.flags().get("name", ["default"])[-1] if etcd_manifest else ""
     access: dict[str, Any] = {}
     if etcd_manifest:
         access = etcd_access(_on_host(etcd_manifest)).to_dict()
-        access["endpoints"] = list(dict.fromkeys([*access["endpoints"], *cluster.get("endpoints", [])]))
+        access["endpoints"] = list(dict.fromkeys([*access["endpoints"], *(facts["cluster"] or {}).get("endpoints", [])]))
+    # With it the cluster is found on a day when this host's own etcd does not run.
+    notes = {ETCD: {"access": {**access, "member": member}}, KUBE_APISERVER: {}}
+    parts = {name: _part(result, name, requests.get(name), notes[name]) for name in (ETCD, KUBE_APISERVER)}
+    if not any(part and part.changes for part in parts.values()):
+        return None
+    if etcd_manifest is None and not foresee:
+        raise KubetuneError("etcd: this host has no member, and without one no change can be proved")
     return Order(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
         run_id=run_id,
@@ -202,7 +203,7 @@ def make_order(
         etcd=parts[ETCD],
         kube_apiserver=parts[KUBE_APISERVER],
         etcd_access=access,
-        member=etcd_manifest.flags().get("name", ["default"])[-1] if etcd_manifest else "",
+        member=member,
         api_server=_where(api_manifest) if api_manifest else {},
         wal=_wal(result) if result.changes(ETCD) else None,
         bootstraps=facts["cluster"] is None,
@@ -221,7 +222,7 @@ def diffs(order: Order | None, facts: Mapping[str, Any]) -> list[dict[str, str]]
     return found
 
 
-def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
+def _part(result: NodePlan, name: str, request: Request | None, notes: Mapping[str, Any]) -> Part | None:
     live, planned = result.live[name], result.plans.get(name)
     if planned is None or request is None:
         if live.manifest is None:
@@ -236,7 +237,7 @@ def _part(result: NodePlan, name: str, request: Request | None) -> Part | None:
         argv=tuple(planned.manifest.argv),
         old_argv=tuple(live.manifest.argv) if live.manifest else (),
         own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
-        memory=_memory(result, name, text, request),
+        memory=_memory(result, name, text, request, notes),
         old_memory=live.memory,
         grace=live.manifest.grace if live.manifest else GRACE,
     )
@@ -255,7 +256,9 @@ def _wal(result: NodePlan) -> Wal | None:
     return Wal(old=before, new=place, data=data, mount=disk if place.startswith(f"{disk}/") else "")
 
 
-def _memory(result: NodePlan, name: str, text: str | None, request: Request) -> Mapping[str, Any] | None:
+def _memory(
+    result: NodePlan, name: str, text: str | None, request: Request, notes: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
     if request.recorded:
         return request.recorded.memory
     if request.state == "absent":
@@ -267,6 +270,7 @@ def _memory(result: NodePlan, name: str, text: str | None, request: Request) -> 
         # Somebody else wrote in between: the first text is no longer what to go back to.
         original = before.get("original_text") if before.get("written_sha256") == live.sha256 else None
     return {
+        **notes,
         "schema": SCHEMA,
         "component": name,
         "settings": planned.settings,

@@ -31,7 +31,7 @@ class Host:
             "allocatable": {"cpu": "8", "memory": "32Gi"},
             "cluster": {
                 "name": "cp1", "problems": [], "members": ["cp1", "cp2", "cp3"], "leader": "cp2",
-                "endpoints": ["https://10.0.0.1:2379", "https://10.0.0.2:2379"], "database_bytes": 40 * 2**20,
+                "endpoints": ["https://10.0.0.1:2379", "https://10.0.0.2:2379"], "database_bytes": 40 * 2**20, "down": False,
             },
             "unfinished": None,
             "wal_disk": "",

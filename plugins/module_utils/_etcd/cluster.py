@@ -114,16 +114,26 @@ def gate(view: ClusterView, member_id: int, allow_downtime: bool = False) -> lis
         member_id: the member that would be away for a while.
         allow_downtime: consent to the downtime of a cluster of one or two, which has no member to spare.
     """
-    found = problems(view)
     away = view.by_id(member_id)
     if away is None:
-        return [*found, f"member {member_id:x} is not in the member list"]
+        return [*problems(view), f"member {member_id:x} is not in the member list"]
+    if away.status is None:
+        return problems_for_repair(view, away)
+    found = problems(view)
     if len(view.voters) <= 2 and not allow_downtime:
         found.append(
             f"member {away.label} is one of {len(view.voters)}: its restart stops the cluster for a while, and that "
             "needs consent (etcd_static_pod_allow_downtime)"
         )
     return [*found, *missed(view, away)]
+
+
+def problems_for_repair(view: ClusterView, down: MemberView) -> list[str]:
+    """Why a member that is down must not be worked on; that it is down is no reason, and nothing is taken from the cluster.
+
+    The others have to be whole all the same: what is done to this one must not be mixed up with what ails them.
+    """
+    return problems(ClusterView(tuple(each for each in view.members if each != down)))
 
 
 def missed(view: ClusterView, away: MemberView) -> list[str]:

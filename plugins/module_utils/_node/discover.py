@@ -57,15 +57,16 @@ def discover() -> dict[str, Any]:
     running = {
         name: [each for each in processes.find(name, {}) if processes.of_static_pod(each, name)] for name in (ETCD, KUBE_APISERVER)
     }
+    memory = {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)}
     return {
         "host": socket.gethostname(),
         "distribution": distribution(),
         "manifests_directory": str(directory),
         "manifests": manifests,
         "processes": {name: [_process(name, each) for each in found] for name, found in running.items()},
-        "memory": {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)},
+        "memory": memory,
         "allocatable": _allocatable(running[KUBE_APISERVER]),
-        "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))),
+        "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", "")), memory[ETCD]),
         "unfinished": read_unfinished(),
         "wal_disk": missing(),
     }
@@ -157,22 +158,36 @@ def _allocatable(api_servers: Sequence[processes.Process]) -> dict[str, str] | N
     }
 
 
-def _cluster(process: processes.Process | None) -> dict[str, Any] | None:
-    """The etcd cluster as its members see it; None when no etcd runs here. ``problems`` is empty when it is whole."""
+def _cluster(process: processes.Process | None, remembered: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The etcd cluster as its members see it; ``problems`` is empty when it is whole.
+
+    Where no etcd runs here, it is asked for with what was remembered of it. Then ``down`` is true, and ``problems`` are those
+    of the other members. None when nothing runs and nothing is remembered.
+    """
     if process is None:
-        return None
-    flags = flags_of(process.argv[1:])
-    name = (flags.get("name") or ["default"])[-1]
+        access_there = (remembered or {}).get("access")
+        if not access_there:
+            return None
+        name = str(access_there["member"])
+    else:
+        flags = flags_of(process.argv[1:])
+        name = (flags.get("name") or ["default"])[-1]
     try:
-        client = access.etcd_access(flags, access.container_root(process)).client()
+        if process is None:
+            client = access.EtcdAccess.from_dict(access_there).client()
+        else:
+            client = access.etcd_access(flags, access.container_root(process)).client()
         view = cluster.survey(client)
     except KubetuneError as exc:
         return {
-            "name": name, "problems": [str(exc)], "members": [], "endpoints": [], "leader": "", "database_bytes": None,
+            "name": name, "down": process is None, "problems": [str(exc)], "members": [], "endpoints": [], "leader": "",
+            "database_bytes": None,
         }
+    own = view.by_name(name) if process is None else None
     return {
         "name": name,
-        "problems": cluster.problems(view),
+        "down": process is None,
+        "problems": cluster.problems_for_repair(view, own) if own else cluster.problems(view),
         "members": [each.member.name for each in view.members],
         "endpoints": [each.endpoint for each in view.members if each.endpoint],
         "leader": view.leader.member.name if view.leader else "",

@@ -77,8 +77,6 @@ class Gate:
         self._make_sure_of_room()
         self._make_sure_of_the_sandbox()
         self._make_sure_of_the_wal()
-        if self._api and self._api.part.old is not None:
-            self._make_sure_of_the_api_server()
         database = 0
         if not self._order.bootstraps:
             if self._client.get(stop_key(self._order)):
@@ -88,6 +86,10 @@ class Gate:
             if problems:
                 raise Refused("; ".join(problems))
             database = max((each.status.db_size for each in view.members if each.status), default=0)
+            if self._etcd and self._etcd.part.changes and self._own(view).status is None:
+                self._repair(self._etcd)
+        if self._api and self._api.part.old is not None:
+            self._make_sure_of_the_api_server(self._api)
         if lock:
             lock.check()
         for pod in self._pods:
@@ -122,19 +124,32 @@ class Gate:
         if any(problems):
             raise Refused("; ".join(filter(None, problems)))
 
-    def _make_sure_of_the_api_server(self) -> None:
-        """An API server whose health cannot be seen before the change could not be proved after it either."""
-        why = ""
+    def _make_sure_of_the_api_server(self, api: Pod) -> None:
+        """An API server whose health cannot be seen before the change could not be proved after it either.
+
+        One that does not stay up is another matter: a change of its manifest, or of its etcd's, may be what mends it.
+        """
+        why, seen, away = "", set(), False
 
         def ready() -> bool:
-            nonlocal why
+            nonlocal why, away
             why = self._api_unready()
+            running = api.running()
+            seen.update(process.key for process in running)
+            away = away or not running
             return not why
 
+        if self._etcd and self._journal.reached(f"{self._etcd.component}_repair"):
+            return
         try:
             until(ready, patience.API_SERVER_PATIENCE, lambda: f"kube-apiserver is not ready: {why}", lambda _text: None)
         except KubetuneError as exc:
-            raise Refused(f"{exc}: mend it first") from exc
+            if not api.part.changes or (len(seen) == 1 and not away):
+                raise Refused(f"{exc}: mend it first") from exc
+            self._repair(api)
+
+    def _repair(self, pod: Pod) -> None:
+        self._journal.say(f"{pod.component}_repair", "begin", "it does not run, or does not stay: this change is tried as its repair")
 
     def _against_a_stop(self, view: cluster.ClusterView) -> list[str]:
         """Why this host's etcd must not be stopped now; leadership is moved away where it is the leader's turn."""
@@ -173,9 +188,12 @@ class Gate:
             return
         directory = self._state / "snapshots"
         make_state_directory(directory)
-        member = self._own(cluster.survey(self._client))
+        view = cluster.survey(self._client)
+        member = self._own(view)
+        if member.status is None:  # it is to be repaired: the leader has all that it has
+            member = view.leader or member
         if member.status is None:
-            raise Refused(f"etcd member {member.label} of this host does not answer: no snapshot can be taken")
+            raise Refused(f"etcd member {member.label} of this host does not answer, nor does a leader: no snapshot can be taken")
         free = free_bytes(directory)
         if free < member.status.db_size + patience.FREE_MARGIN:
             raise Refused(

@@ -399,6 +399,9 @@ class Window:
         if pod.part.old is None:
             pod.put(None)
             pod.wait_none(pod.part.grace + patience.EXIT)
+        elif self._journal.reached(f"{pod.component}_repair"):
+            pod.put(pod.part.old)
+            raise KubetuneError(f"{pod.component} did not run before this change either; its manifest from before is there again")
         elif not untouched or not old:
             ended = untouched or self._ended(pod)
             pod.put(pod.part.old)

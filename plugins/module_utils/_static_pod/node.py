@@ -299,6 +299,7 @@ def _no_external_etcd(facts: Mapping[str, Any], pods: Mapping[str, Any]) -> None
 
 
 def _unfit_process(live: Live, request: Request) -> list[str]:
+    """What is wrong with a running process; one that does not run is looked at when it is known whether it changes."""
     name = live.component.name
     references = live.manifest.references if live.manifest else []
     if references and (live.process is None or list(live.process["argv"]) != (live.manifest and live.manifest.argv)):
@@ -307,10 +308,7 @@ def _unfit_process(live: Live, request: Request) -> list[str]:
             "write the values themselves there"
         ]
     if live.process is None:
-        return [
-            f"{name}: {live.component.manifest} is there, but no such process runs: "
-            + (live.hint or f"mend it first (crictl ps -a, /var/log/pods/kube-system_{name}-*)")
-        ]
+        return []
     wrong = []
     planned = live.manifest.argv if live.manifest else []
     if list(live.process["argv"]) != planned:
@@ -384,6 +382,22 @@ def _unfit_wal(live: Live, planned: Plan) -> list[str]:
     ]
 
 
+def _repair(result: NodePlan, name: str, known: bool) -> list[str]:
+    """A manifest whose process does not run: a change of it is tried as the repair, anything else is for a person.
+
+    Args:
+        known: whether the cluster can be reached without it.
+    """
+    live, planned = result.live[name], result.plans[name]
+    if result.changes(name) and known and not live.hint:
+        planned.say("process", "warning", reason=f"no {name} runs now: this change of its manifest is tried as the repair")
+        return []
+    return [
+        f"{name}: {live.component.manifest} is there, but no such process runs: "
+        + (live.hint or f"mend it first (crictl ps -a, /var/log/pods/kube-system_{name}-*)")
+    ]
+
+
 def _relate(
     result: NodePlan, requests: Mapping[str, Request], facts: Mapping[str, Any], pods: Mapping[str, Any]
 ) -> None:
@@ -396,6 +410,8 @@ def _relate(
     result.problems += checks.fit(planned, others, facts["allocatable"])
     cluster = facts["cluster"] or {}
     for name, each in result.plans.items():
+        if result.live[name].manifest is not None and result.live[name].process is None:
+            result.problems += _repair(result, name, known=name != ETCD or bool(cluster))
         version = _version(result.live[name], each.manifest)
         if name == ETCD:
             result.problems += checks.etcd_version(version, requests[name].allow_unsafe_version)

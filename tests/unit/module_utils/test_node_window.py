@@ -24,7 +24,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._errors imp
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, processes, state
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
@@ -247,6 +247,60 @@ def test_the_gate_refuses(node: Node, trouble: Callable[[Node], None], text: str
     trouble(node)
     assert_untouched(node, scenario(node, name), text)
     node.assert_free()
+
+
+# --- repair ---------------------------------------------------------------------------------------------------
+
+
+def broken_by_hand(node: Node, component: str) -> Part:
+    """Somebody has made a process die, by its manifest; the part mends it."""
+    part = node.part(component)
+    dies = manifest(node.argv(component, "old", DIES))
+    (node.manifests / f"{component}.yaml").write_text(dies)
+    while node.kubelet.text(component) != dies or node.kubelet.is_up(component):
+        time.sleep(0.002)
+    return dataclasses.replace(part, old=dies, old_argv=tuple(node.argv(component, "old", DIES)))
+
+
+def test_an_etcd_that_does_not_run_is_mended_while_the_others_serve(node: Node) -> None:
+    order = node.order(broken_by_hand(node, ETCD), node.part(API))
+    node.wrongs.clear()
+    result = node.run(order)
+    assert (result["outcome"], result["message"]) == ("changed", "")
+    node.assert_all("new")
+    assert Path(result["snapshot"]).read_bytes() == b"snapshot"
+
+
+def test_it_is_not_mended_while_another_member_is_down(node: Node) -> None:
+    part = broken_by_hand(node, ETCD)
+    one_down(node)
+    result = node.run(node.order(part))
+    assert result["outcome"] == "refused" and "no quorum" in result["message"]
+
+
+def test_an_api_server_that_does_not_stay_is_mended(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "API_SERVER_PATIENCE", 0.2)
+    result = node.run(node.order(node.part(ETCD, new="old"), broken_by_hand(node, API)))
+    assert (result["outcome"], result["message"]) == ("changed", "")
+    node.assert_all("new", API)
+    node.assert_all("old", ETCD)
+
+
+def test_an_api_server_that_stays_and_is_not_ready_is_for_a_person(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "API_SERVER_PATIENCE", 0.2)
+    node.api_unready_with = "old"
+    assert_untouched(node, node.both(), "kube-apiserver is not ready: HTTP 500: [-]etcd failed (waited 0.2 s): mend it first")
+
+
+def test_a_repair_that_fails_says_that_it_did_not_run_before(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = dataclasses.replace(broken_by_hand(node, ETCD), new=node.part(ETCD, program=DIES).new, argv=node.part(ETCD, program=DIES).argv)
+    result = node.run(node.order(part, watch_seconds=0.1))  # it may look ready for a moment
+    assert result["outcome"] == "broken"
+    assert "etcd did not run before this change either; its manifest from before is there again" in result["message"]
+    assert node.manifest_texts()[ETCD] == part.old
+
+
+# --- refused --------------------------------------------------------------------------------------------------
 
 
 def test_no_pod_leaves_a_node_on_which_none_could_start(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

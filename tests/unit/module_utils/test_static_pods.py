@@ -401,8 +401,38 @@ def test_a_manifest_that_is_no_yaml(host) -> None:
 def test_a_process_which_is_not_what_its_manifest_says(host) -> None:
     host.facts["processes"][ETCD][0]["argv"] = [*host.facts["processes"][ETCD][0]["argv"], "--log-level=debug"]
     assert "does not have the arguments of its manifest" in planned(host).problems[0]
+
+
+@pytest.mark.parametrize("name", [ETCD, API])
+def test_a_process_that_does_not_run_is_repaired_by_a_change_of_its_manifest(host, name: str) -> None:
+    host.facts["processes"][name] = []
+    plan = planned(host)
+    assert plan.problems == []
+    assert "tried as the repair" in verdict(plan, f"{name} process")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text"),
+    [
+        (lambda host: None, "no such process runs: mend it first"),
+        (lambda host: host.facts.update(wal_disk="its disk is missing"), "no such process runs: its disk is missing"),
+        (lambda host: host.facts.update(cluster=None), "no such process runs: mend it first"),
+    ],
+    ids=["nothing to change", "its disk is missing", "nothing is known of the cluster"],
+)
+def test_a_process_that_does_not_run_is_for_a_person_otherwise(host, trouble, text: str) -> None:
     host.facts["processes"][ETCD] = []
-    assert "no such process runs" in planned(host).problems[0]
+    trouble(host)
+    nothing = text.endswith("mend it first") and host.facts["cluster"] is not None
+    requests = {ETCD: Request(profile="upstream")} if nothing else BOTH
+    assert text in planned(host, requests).problems[0]
+
+
+def test_what_finds_the_cluster_without_this_member_is_remembered(host) -> None:
+    access = apply(host, BOTH).etcd.memory["access"]
+    assert access["member"] == "cp1"
+    assert access["endpoints"][1] == "https://10.0.0.2:2379"
+    assert all(access[name].startswith("/etc/kubernetes/pki/etcd/") for name in ("ca_file", "cert_file", "key_file"))
 
 
 def test_certificates(host) -> None:
