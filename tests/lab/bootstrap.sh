@@ -99,4 +99,4 @@ mkdir -p "$work"
 install_packages
 make_environment
 link_collection
-say "ready: $("$venv/bin/python" -V), $("$venv/bin/ansible" --version | head -n 1)"
+say "ready: $("$venv/bin/python" -V), $("$venv/bin/ansible" --version | sed -n 1p)"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .._errors import KubetuneError
-from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import ClusterLock, LockHeld
 from .._node.access import EtcdAccess, api_server
@@ -23,6 +22,7 @@ from .gate import Gate, Refused, stop_key
 from .journal import BEFORE, Journal
 from .order import Order, Part
 from .pod import Pod, until
+from .proof import Proof
 
 
 class Window:
@@ -56,8 +56,9 @@ class Window:
         self._etcd = self._pod("etcd", order.etcd)
         self._api = self._pod("kube-apiserver", order.kube_apiserver)
         self._client = client or EtcdAccess.from_dict(order.etcd_access).client()
-        self._api_unready = api_unready or _readiness(order)
-        self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, self._api_unready)
+        unready = api_unready or _readiness(order)
+        self._proof = Proof(order, journal, self._client, unready)
+        self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, unready)
         self._started = time.monotonic()
         self._proved: dict[str, Process] = {}
 
@@ -133,7 +134,7 @@ class Window:
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
-            others = self._prove_cluster()
+            others = self._proof.cluster()
             self._discard_old_wal()
         if self._api:
             if self._api.part.changes and not self._journal.reached("kube-apiserver_in"):
@@ -193,7 +194,7 @@ class Window:
             self._journal.say(step, "done", "it is gone")
             return
         pod.wait_gone(old, pod.part.grace + patience.EXIT)
-        process = self._proved[pod.component] = pod.wait_new(old, argv, self._unready(pod), self._patience(pod))
+        process = self._proved[pod.component] = pod.wait_new(old, argv, lambda: self._proof.unready(pod.component), self._proof.seconds(pod.component))
         self._journal.say(step, "done", f"pid {process.pid}")
 
     def _replaced(self, step: str, pod: Pod, text: str | None) -> list[Process]:
@@ -207,86 +208,9 @@ class Window:
         return old
 
     def _watch(self) -> None:
-        """The new processes have to stay for a while: one that does not goes back before another node is touched.
-
-        Raises:
-            KubetuneError: one has ended by itself, or is not ready any more.
-        """
         pods = [pod for pod in self._pods if pod.part.changes and pod.part.new is not None]
-        seconds = self._order.watch_seconds
-        if not pods or not seconds or self._journal.reached("watch", "done"):
-            return
-        begun = self._journal.reached("watch")
-        if begun is None:
-            self._journal.say("watch", "begin", f"{seconds:g} s, in which the new processes have to stay")
-        else:
-            seconds = min(seconds, max(0.0, begun["time"] + seconds - time.time()))
-        staying = [(pod, self._proved.get(pod.component) or pod.process()) for pod in pods]
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for pod, process in staying:
-                pod.make_sure_it_stays(process)
-            time.sleep(min(patience.WATCH_POLL, seconds))
-        for pod, process in staying:
-            until(
-                lambda pod=pod: not self._unready(pod)(),  # type: ignore[misc]
-                patience.API_SERVER_PATIENCE,
-                f"{pod.component} was ready, and is not any more",
-                lambda text: self._journal.say("watch", "wait", text),
-            )
-            pod.make_sure_it_stays(process)
-        self._journal.say("watch", "done")
-
-    def _unready(self, pod: Pod) -> Callable[[], str]:
-        return self._etcd_unready if pod is self._etcd else self._api_unready
-
-    def _patience(self, pod: Pod) -> float:
-        shortest = patience.ETCD_READY if pod is self._etcd else patience.API_SERVER_READY
-        gate = self._journal.reached("gate", "done") or {}
-        return shortest + gate.get("database_bytes", 0) / patience.DATABASE_BYTES_PER_SECOND
-
-    def _etcd_unready(self) -> str:
-        """Why the local member is not one that serves; empty when a linearizable read through it succeeds."""
-        local = self._client.endpoints[0]
-        try:
-            if not self._client.status(local, 2.0).leader_id:
-                return "it has no leader"
-            self._client.get(stop_key(self._order), local)
-        except EtcdError as exc:
-            return str(exc)
-        return ""
-
-    def _prove_cluster(self) -> str:
-        """Every member is well again. Return what ails others for good; a member of ours that is not well raises.
-
-        A change is not undone for the sake of others: that would take our member away when the cluster can miss it least.
-        """
-        if self._order.bootstraps:
-            return ""
-
-        def whole() -> bool:
-            nonlocal why, ours
-            try:
-                view = cluster.survey(self._client)
-            except EtcdError as exc:
-                why = ours = str(exc)
-                return False
-            own = view.by_name(self._order.member)
-            why = "; ".join(cluster.problems(view))
-            # An alarm is the whole cluster's, whichever member reports it: it is no reason to undo.
-            ours = "; ".join(cluster.problems_of(view, own, cluster.ALARMS)) if own else "this host's member is gone"
-            return not why
-
-        why = ours = ""
-        try:
-            until(whole, patience.WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
-        except KubetuneError as exc:
-            if ours:
-                raise
-            self._journal.say("cluster", "failed", str(exc))
-            return str(exc)
-        self._journal.say("cluster", "done", "every member is healthy and caught up")
-        return ""
+        if pods and not self._journal.reached("watch", "done"):
+            self._proof.watch([(pod, self._proved.get(pod.component) or pod.process()) for pod in pods])
 
     def _remember(self) -> None:
         for component, part in (("etcd", self._order.etcd), ("kube-apiserver", self._order.kube_apiserver)):
@@ -337,12 +261,12 @@ class Window:
         if not self._etcd or not (self._journal.reached("etcd_in") or self._journal.reached("etcd_out")):
             return
         if self._etcd.text() != self._etcd.part.old:
-            self._spare_quorum()
+            self._proof.quorum_without_us()
         self._api_out()
         self._wal_back(self._etcd)
         self._restore(self._etcd)
         if self._etcd.part.old is not None:
-            self._prove_cluster()
+            self._proof.cluster()
             self._discard_old_wal()
 
     def _wal_back(self, etcd: Pod) -> None:
@@ -369,29 +293,6 @@ class Window:
         if self._api and (self._journal.reached("api_out") or self._journal.reached("kube-apiserver_in")):
             self._restore(self._api)
 
-    def _spare_quorum(self) -> None:
-        """Raises when our member runs and the cluster cannot miss it: then it stays as it is."""
-        if self._order.bootstraps:
-            return
-
-        def spare() -> bool:
-            nonlocal why
-            try:
-                view = cluster.survey(self._client)
-            except EtcdError:
-                return True  # there is no quorum to break
-            own = view.by_name(self._order.member)
-            why = "; ".join(cluster.missed(view, own)) if own and own.status else ""
-            return not why
-
-        why = ""
-        until(
-            spare,
-            patience.WHOLE,
-            lambda: f"etcd's old manifest is not put back: {why}",
-            lambda text: self._journal.say("etcd_back", "wait", text),
-        )
-
     def _restore(self, pod: Pod) -> None:
         step = f"{pod.component}_back"
         untouched = pod.text() == pod.part.old
@@ -410,10 +311,10 @@ class Window:
                     pod.wait_gone(old, pod.part.grace + patience.EXIT)
             except KubetuneError:
                 # A kubelet that took no notice of any of it has left the process from before alone.
-                if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._unready(pod)():
+                if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._proof.unready(pod.component):
                     raise
             else:
-                pod.wait_new(old, pod.part.old_argv, self._unready(pod), self._patience(pod))
+                pod.wait_new(old, pod.part.old_argv, lambda: self._proof.unready(pod.component), self._proof.seconds(pod.component))
         self._journal.say(step, "done")
 
     def _ended(self, pod: Pod) -> bool:

@@ -25,7 +25,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node impor
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.proof import Proof
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
 from tests.unit.module_utils.window_node import (  # fixtures too
@@ -381,9 +381,9 @@ def test_a_crash_loop_is_found_before_time_is_up(node: Node) -> None:
 
 
 def test_an_etcd_that_dies(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    unready = Window._etcd_unready
+    unready = Proof._etcd_unready
     monkeypatch.setattr(
-        Window, "_etcd_unready", lambda self: "refused" if "--tuning=new" in node.kubelet.command(ETCD) else unready(self)
+        Proof, "_etcd_unready", lambda self: "refused" if "--tuning=new" in node.kubelet.command(ETCD) else unready(self)
     )
     result = node.run(node.order(node.part(ETCD, program=f"sleep 0.03; {DIES}"), node.part(API)))
     assert_rolled_back(node, result, "etcd was started 3 times and does not stay: etcd is not ready: refused")
@@ -444,7 +444,7 @@ def test_the_way_back_waits_for_quorum(node: Node, monkeypatch: pytest.MonkeyPat
 
 def test_the_api_server_comes_back_even_if_etcd_does_not(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "ETCD_READY", 0.2)
-    monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
+    monkeypatch.setattr(Proof, "_etcd_unready", lambda self: "panic")
     result = node.run(node.both())
     assert (result["outcome"], node.etcd.keys[STOP].value) == ("broken", "cp1")
     node.assert_all("old")
@@ -664,7 +664,7 @@ def test_what_was_put_back_is_proved_also_after_a_cut(node: Node, monkeypatch: p
     order = node.order(node.part(ETCD), node.dying_api())
     assert cut_off(node, order, BACK.index("etcd_back done") + 1, before=True)
     monkeypatch.setattr(patience, "ETCD_READY", 0.2)
-    monkeypatch.setattr(Window, "_etcd_unready", lambda self: "panic")
+    monkeypatch.setattr(Proof, "_etcd_unready", lambda self: "panic")
     result = finish(node, order)
     assert result["outcome"] == "broken" and "etcd is not ready: panic" in result["message"]
 
