@@ -14,9 +14,9 @@ import yaml
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.config_map import KEY, NAME, NAMESPACE
 from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host
-from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import ANNOTATION, plan
-from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
-from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import ANNOTATION, ITEM, ROLE, plan
+from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference, entry
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _yaml, _yaml_edit
 
 
 @dataclass
@@ -43,17 +43,22 @@ def change(config_map: Mapping[str, Any], hosts: Sequence[Host], state: str, wit
         raise KubetuneError(f"ConfigMap {NAMESPACE}/{NAME} has no {KEY}: mend it first (kubeadm init phase upload-config kubeadm)")
     annotations = dict(config_map["metadata"].get("annotations") or {})
     try:
-        data = _static_pods.load(text)
+        data = _yaml.load(text)
     except yaml.YAMLError as exc:
         raise KubetuneError(f"{KEY} in ConfigMap {NAMESPACE}/{NAME} is not YAML ({exc}): mend it first") from exc
     planned = plan(data, annotations.get(ANNOTATION), hosts, state, withdraw)
-    after = text if planned.configuration.data == data else _static_pods.dump(planned.configuration.data)
+    report = list(planned.report)
+    try:
+        after = _yaml_edit.edit(text, planned.configuration.data)
+    except _yaml_edit.NotKept as exc:
+        after = _yaml.dump(planned.configuration.data)
+        report.append(entry(ROLE, ITEM, "warning", reason=f"comments and layout of {KEY} are not kept, it is written anew: {exc}"))
     remembered = planned.memory.to_annotation()
     if after == text and remembered == annotations.get(ANNOTATION):
-        return Change(None, [], planned.report)
+        return Change(None, [], report)
     new = copy.deepcopy(dict(config_map))
     new["data"][KEY] = after
     annotations.pop(ANNOTATION, None)
     new["metadata"]["annotations"] = {**annotations, **({ANNOTATION: remembered} if remembered else {})}
     diff = [difference(f"ConfigMap {NAMESPACE}/{NAME} {KEY}", text, after)] if after != text else []
-    return Change(new, diff, planned.report)
+    return Change(new, diff, report)

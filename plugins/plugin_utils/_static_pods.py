@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 import uuid
 from dataclasses import replace
@@ -29,69 +28,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod
 )
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.plan import Plan
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.recorded import Recorded, describe, parts_at
-
-#: What some YAML reader takes for something else than text, where it stands without quotes: the kubelet's and kubeadm's
-#: (Go) know 1e3 and 0o17 as numbers, PyYAML does not. A pod whose text becomes a number is refused by the kubelet.
-_AMBIGUOUS = re.compile(
-    r"""
-    | y | yes | n | no | on | off | true | false | null | ~ | << | =
-    | [-+]?0x[0-9a-f_]+ | [-+]?0o[0-7_]+ | [-+]?0b[01_]+
-    | [-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)(e[-+]?[0-9]+)?
-    | [-+]?\.inf | \.nan
-    | [-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?
-    | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
-#: Line breaks of YAML 1.1 that a reader turns into plain ones or spaces.
-_OTHER_BREAKS = frozenset("\r\x85\u2028\u2029")
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes 12:30 and 2026-11-24 for text, as the kubelet does (Go's YAML library), not for a number in base 60 and a date."""
-
-
-#: PyYAML's tag -> what of it holds for Go too; None: nothing.
-_FOR_GO_TOO = {
-    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
-    "tag:yaml.org,2002:float": re.compile(
-        r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
-    ),
-    "tag:yaml.org,2002:timestamp": None,
-}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, _FOR_GO_TOO.get(tag, pattern)) for tag, pattern in resolvers if _FOR_GO_TOO.get(tag, pattern)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes as kubeadm does (Go's YAML library)."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Repeats what is repeated: a manifest with anchors would surprise its readers."""
-        return True
-
-    def text(self, text: str) -> yaml.ScalarNode:
-        style = None
-        if not text or _AMBIGUOUS.fullmatch(text) or _OTHER_BREAKS.intersection(text):
-            style = '"'
-        elif "\n" in text:
-            style = "|"
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
-
-
-_Dumper.add_representer(str, _Dumper.text)
-
-
-def load(text: str) -> Any:
-    """YAML as the kubelet and kubeadm read it.
-
-    Raises:
-        yaml.YAMLError: it is none.
-    """
-    return yaml.load(text, _Loader)
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _yaml, _yaml_edit
 
 
 def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,8 +40,14 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
     pods, wrong = {}, []
     for name, file in facts["manifests"].items():
         try:
-            pods[name] = load(file["text"])
+            pods[name] = _yaml.load(file["text"])
         except yaml.YAMLError as exc:
+            if isinstance(exc, yaml.composer.ComposerError) and "single document" in str(exc.context):
+                wrong.append(
+                    f"{facts['manifests_directory']}/{name} holds several YAML documents, and the kubelet reads the first one only: "
+                    "take the others out"
+                )
+                continue
             mark = getattr(exc, "problem_mark", None)
             where = f" line {mark.line + 1}" if mark else ""
             wrong.append(
@@ -114,11 +57,6 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise Refusal(wrong)
     return pods
-
-
-def dump(pod: Mapping[str, Any]) -> str:
-    """In kubeadm's own layout, so that a diff shows what changed and nothing else."""
-    return yaml.dump(pod, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
 
 
 def requests_for(
@@ -133,7 +71,7 @@ def requests_for(
         component: replace(
             requests.get(component, Request()),
             state="recorded",
-            recorded=Recorded(by, part["text"], None if part["text"] is None else load(part["text"]), part["memory"]),
+            recorded=Recorded(by, part["text"], None if part["text"] is None else _yaml.load(part["text"]), part["memory"]),
         )
         for component, (by, part) in parts_at(states, window).items()
     }
@@ -153,7 +91,10 @@ def describe_states(states: Sequence[Mapping[str, Any]], live: Mapping[str, Live
 
 
 def new_text(planned: Plan, live: Live, request: Request) -> str | None:
-    """The manifest's text after the change; the very bytes of before us where nobody else has touched it since."""
+    """The manifest's text after the change; the very bytes of before us where nobody else has touched it since.
+
+    A text that is there is edited; one that cannot be is written anew, and ``planned`` reports it.
+    """
     memory = live.memory or {}
     if live.manifest is not None and live.manifest.pod == planned.manifest.pod:
         return live.text
@@ -165,7 +106,15 @@ def new_text(planned: Plan, live: Live, request: Request) -> str | None:
             return None
         if untouched and memory.get("original_text") is not None:
             return str(memory["original_text"])
-    return dump(planned.manifest.pod)
+    if live.text is None:
+        return _yaml.dump(planned.manifest.pod)
+    try:
+        return _yaml_edit.edit(live.text, planned.manifest.pod)
+    except _yaml_edit.NotKept as exc:
+        planned.say(
+            "layout", "warning", reason=f"comments and layout of {planned.component.manifest} are not kept, it is written anew: {exc}"
+        )
+        return _yaml.dump(planned.manifest.pod)
 
 
 def make_order(
@@ -230,11 +179,13 @@ def _part(result: NodePlan, name: str, request: Request | None, notes: Mapping[s
         argv = tuple(live.manifest.argv)
         return Part(live.text, live.text, argv, argv, live.own_flags, None, grace=live.manifest.grace)
     text = new_text(planned, live, request)
-    flags = planned.manifest.flags()
+    # The text of before us may spell or order the same settings in another way than the plan.
+    after = planned.manifest if text is None else Manifest(_yaml.load(text), name)
+    flags = after.flags()
     return Part(
         old=live.text,
         new=text,
-        argv=tuple(planned.manifest.argv),
+        argv=tuple(after.argv),
         old_argv=tuple(live.manifest.argv) if live.manifest else (),
         own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
         memory=_memory(result, name, text, request, notes),

@@ -46,10 +46,11 @@ class Host:
 
     def run(self, component: str, version: str, peak: int) -> None:
         """Let the component's process be what its manifest says."""
-        pod = yaml.safe_load(self.facts["manifests"][f"{component}.yaml"]["text"])
+        containers = yaml.safe_load(self.facts["manifests"][f"{component}.yaml"]["text"])["spec"]["containers"]
+        container = next(each for each in containers if each["name"] == component)
         self.facts["processes"][component] = [
             {
-                "pid": 100, "argv": pod["spec"]["containers"][0]["command"], "version": version,
+                "pid": 100, "argv": [*container.get("command", []), *container.get("args", [])], "version": version,
                 "peak_rss_bytes": peak, "certificates": [{"flag": "cert-file", "path": "/x", "days_left": 300, "problem": ""}],
             }
         ]

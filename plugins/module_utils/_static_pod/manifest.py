@@ -9,7 +9,6 @@ is text. A flag that appears more than once has its values in order.
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
@@ -49,7 +48,7 @@ class Manifest:
         if not isinstance(pod, Mapping) or pod.get("kind") != "Pod":
             kind = pod.get("kind") if isinstance(pod, Mapping) else type(pod).__name__
             raise KubetuneError(f"{where} is not a Pod but {kind!r}: put kubeadm's manifest back, then run again")
-        self.pod: dict[str, Any] = copy.deepcopy(dict(pod))
+        self.pod: dict[str, Any] = _unshared(pod)
         self.component = component
         containers = (self.pod.get("spec") or {}).get("containers") or []
         self.container = next((each for each in containers if each.get("name") == component), None)
@@ -93,22 +92,24 @@ class Manifest:
         return flags_of(self.argv[1:])
 
     def set_flag(self, name: str, values: Iterable[str] | None) -> None:
-        """Set, replace or (None) remove a flag. It keeps its place and spelling; a new one goes to the end."""
+        """Set, replace or (None) remove a flag. It keeps its spelling and its last place; a new one goes to the end."""
         container = self.container or {}
         new = list(values or [])
         # kubeadm puts everything into `command`; others split program and flags.
         lists = {key: list(container[key]) for key in ("command", "args") if container.get(key)}
         items = {key: [(word, texts) for word, _value, texts in _items(words)] for key, words in lists.items()}
         there = sum(flag == name for found in items.values() for flag, _texts in found)
-        left = list(new)
+        left, seen = list(new), 0
         for key, found in items.items():
             kept: list[str] = []
             for flag, texts in found:
                 if flag != name:
                     kept += texts
-                elif there == len(new):
+                    continue
+                seen += 1
+                if there == len(new) or (seen == there and len(new) == 1):
                     kept += _spelled(texts, left.pop(0))
-                else:
+                elif seen == there:
                     kept += [f"--{name}={value}" for value in left]
                     left = []
             lists[key] = kept
@@ -158,6 +159,13 @@ class Manifest:
                 found = (len(inside), outside.rstrip("/") + path[len(inside):])
                 best = max(best, found) if best else found
         return best[1] if best else None
+
+
+def _unshared(data: Any) -> Any:
+    """A copy in which no two places are one object, as YAML's references make them: what is set here is set here only."""
+    if isinstance(data, Mapping):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(each) for each in data] if isinstance(data, list) else data
 
 
 def flags_of(words: Iterable[str]) -> dict[str, list[str]]:

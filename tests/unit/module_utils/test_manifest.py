@@ -121,7 +121,7 @@ def test_a_flag_keeps_its_place() -> None:
         (["--a"], ["true"], ["--a"]),
         (["--a"], ["false"], ["--a=false"]),
         (["--a", "1", "--b=1", "-a=2"], ["3", "4"], ["--a", "3", "--b=1", "-a=4"]),
-        (["--a", "1", "--b=1", "-a=2"], ["3"], ["--a=3", "--b=1"]),
+        (["--a", "1", "--b=1", "-a=2"], ["3"], ["--b=1", "-a=3"]),
         (["--a", "1", "--b=1", "-a=2"], None, ["--b=1"]),
         (["--a=1"], ["2", "3"], ["--a=2", "--a=3"]),
     ],
@@ -150,8 +150,18 @@ def test_flags_in_the_command_and_in_args() -> None:
     manifest.set_flag("b", ["3"])
     manifest.set_flag("a", ["4"])
     manifest.set_flag("d", ["5"])
-    assert manifest.container["command"] == ["/usr/local/bin/etcd", "--a=4", "--b=3"]
-    assert manifest.container["args"] == ["--c=1", "--d=5"]
+    assert manifest.container["command"] == ["/usr/local/bin/etcd", "--b=3"]
+    assert manifest.container["args"] == ["--c=1", "--a=4", "--d=5"]
+
+
+def test_what_two_containers_share_is_changed_in_one() -> None:
+    amounts = {"requests": {"cpu": "1"}}
+    shared = pod(["etcd"], resources=amounts)
+    shared["spec"]["containers"].append({"name": "other", "resources": amounts})
+    manifest = Manifest(shared, "etcd")
+    manifest.set_resource("requests.cpu", "2")
+    assert [each["resources"]["requests"]["cpu"] for each in manifest.pod["spec"]["containers"]] == ["2", "1"]
+    assert amounts == {"requests": {"cpu": "1"}}
 
 
 def test_variables_of_etcd() -> None:
