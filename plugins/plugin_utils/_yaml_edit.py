@@ -89,7 +89,7 @@ class _Composer(_yaml.Loader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
+        if self.check_event(yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
             self.used.add(event.anchor)
             return _Alias("alias", event.anchor, event.start_mark, event.end_mark)
@@ -121,7 +121,8 @@ class _Change:
         self._open = not text.endswith("\n")
         self._text = text = text + self._newline if self._open else text
         self._composer = _Composer(text)
-        self.root: Any = self._composer.get_single_node()
+        root: Any = self._composer.get_single_node()
+        self.root = root
         tokens = list(yaml.scan(text, _yaml.Loader))
         self._dashes = [token.start_mark.index for token in tokens if isinstance(token, yaml.BlockEntryToken)]
         self._colons = [token.end_mark.index for token in tokens if isinstance(token, yaml.ValueToken)]

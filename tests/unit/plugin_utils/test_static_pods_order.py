@@ -63,6 +63,15 @@ def test_a_diff_shows_nothing_but_tuning(release: Host) -> None:
         assert len(changed) > len(others) > 0
 
 
+def test_kubeadm_s_own_layout_stays(release: Host) -> None:
+    """Whether it is edited or written anew makes no difference there."""
+    plan = plan_node(BOTH, release.facts, release.pods)
+    order = _static_pods.make_order(plan, BOTH, release.facts, "run")
+    for name, part in ((ETCD, order.etcd), (API, order.kube_apiserver)):
+        assert part.new == _yaml.dump(plan.plans[name].manifest.pod)
+        assert [line for line in plan.report if line["item"] == f"{name} layout"] == []
+
+
 def test_an_order_carries_what_the_host_needs(release: Host) -> None:
     plan = plan_node(BOTH, release.facts, release.pods)
     order = _static_pods.make_order(plan, BOTH, release.facts, "run-1")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _yaml
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils._yaml_edit import NotKept, edit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.plugin_utils.test_yaml import FILES
@@ -145,6 +145,31 @@ def test_there_and_back_brings_every_byte_back(path: Any, flags: list[str], data
     assert Counter(text.splitlines()) - Counter(changed.splitlines()) == Counter()
     assert len(changed.splitlines()) == len(text.splitlines()) + len(flags)
     assert edit(changed, before) == text
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([path for path in FILES if "extras" not in path.parent.name]), FLAGS, st.sets(st.integers(1, 12), max_size=3), st.data())
+def test_each_comment_stays_but_beside_what_goes(path: Any, flags: list[str], gone: set[int], data: Any) -> None:
+    """Comments above each line and beside it, each another one; flags come, change and go, and so do amounts."""
+    lines = []
+    for number, line in enumerate(path.read_text().splitlines()):
+        indent = " " * data.draw(st.integers(0, 9), label="indent") if number % 7 == 0 else line[: len(line) - len(line.lstrip())]
+        lines += [f"{indent}# above {number}", f"{line}  # beside {number}"]
+    text = "\n".join(lines) + "\n"
+    after = _yaml.load(text)
+    container = after["spec"]["containers"][0]
+    words = container["command"]
+    before = list(words)
+    container["command"] = [word for index, word in enumerate(words) if index not in gone] + flags
+    container["resources"]["limits"] = {"cpu": "2"}
+    container["resources"]["requests"]["cpu"] = "3"
+    changed = edit(text, after)
+    assert _yaml.load(changed) == after
+    lost = Counter(text.splitlines()) - Counter(changed.splitlines())
+    removed = {word for index, word in enumerate(before) if index in gone} - set(flags)
+    assert len(lost) <= len(gone) + 1
+    assert all("# beside" in line and ("cpu:" in line or any(word in line for word in removed)) for line in lost), lost
+    assert sum("# above" in line for line in changed.splitlines()) == len(path.read_text().splitlines())
 
 
 ODD = ["a: b", "# x", "1e3", "*x", "- y"]
