@@ -214,7 +214,9 @@ class Gate:
         os.replace(part, path)
         sync_directory(directory)
         self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
-        for old in sorted(directory.glob("*.db"), key=os.path.getmtime)[:-patience.SNAPSHOTS_KEPT]:
+        # Not this one, whatever the clock says that it was when it was written.
+        others = sorted((each for each in directory.glob("*.db") if each != path), key=os.path.getmtime)
+        for old in others[: -(patience.SNAPSHOTS_KEPT - 1)]:
             old.unlink()
         self._journal.say("snapshot", "done", str(path))
 

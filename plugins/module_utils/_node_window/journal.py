@@ -96,7 +96,8 @@ class Journal:
         (self._window / "pending.json").unlink()
         self._events.unlink(missing_ok=True)
         sync_directory(self._window)
-        for old in sorted((self._state / "history").iterdir(), key=lambda each: each.stat().st_mtime)[:-order.keep]:
+        # By name, which begins with the controller's time: this host's clock may have been set back since.
+        for old in sorted((self._state / "history").iterdir())[:-order.keep]:
             shutil.rmtree(old)
 
 

@@ -171,12 +171,13 @@ def test_the_snapshot_is_taken_once_in_a_run(node: Node) -> None:
     assert not (node.state / "snapshots").exists()
 
 
-def test_old_snapshots_make_room(node: Node) -> None:
+@pytest.mark.parametrize("later", [0, 2**33], ids=["", "the clock has been set back since"])
+def test_old_snapshots_make_room(node: Node, later: int) -> None:
     directory = node.state / "snapshots"
     directory.mkdir(parents=True)
     for number in range(4):
         (directory / f"old-{number}.db").write_bytes(b"x")
-        os.utime(directory / f"old-{number}.db", (number, number))
+        os.utime(directory / f"old-{number}.db", (number + later, number + later))
     node.run(node.both())
     assert sorted(path.name for path in directory.iterdir()) == ["old-2.db", "old-3.db", "run-1.db"]
 
@@ -515,6 +516,24 @@ def test_a_watch_that_was_cut_off_goes_on_for_the_rest_of_its_time(node: Node, r
     assert cut_off(node, order, len(FORWARD) + 1, before=False)
     if reboots:
         node.kubelet.reboot()
+    assert_done(node, order, finish(node, order))
+
+
+@pytest.mark.parametrize("shift", [-3600, 3600])
+def test_a_clock_that_jumps_ends_no_watch_of_a_window_that_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+    now = time.time
+    at_event(monkeypatch, "watch", lambda: monkeypatch.setattr(time, "time", lambda: now() + shift))
+    began = time.monotonic()
+    assert node.run(node.both(watch_seconds=0.3))["outcome"] == "changed"
+    assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize("shift", [-3600, 3600])
+def test_a_watch_that_was_cut_off_lasts_its_time_at_most_after_a_jump(node: Node, monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+    order = node.both(watch_seconds=0.2)
+    assert cut_off(node, order, len(FORWARD) + 1, before=False)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + shift)
     assert_done(node, order, finish(node, order))
 
 

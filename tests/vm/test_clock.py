@@ -1,0 +1,92 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine's clock jumps in the middle of a window, forward by hours and back again: a container's clock is its host's.
+
+The tests of this file are one story and run in its order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from tests.vm import node
+from tests.vm.machine import Disk, Machine
+from tests.vm.playbook import Run, play_roles
+
+pytestmark = pytest.mark.vm
+
+HISTORY = "/var/lib/kubetune/history"
+JOURNAL = "/var/lib/kubetune/window/journal.jsonl"
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    with Machine("test-clock", [Disk("data", "ssd")]) as machine:
+        device = f"/dev/{machine.device('data')}"
+        machine.shell(f"mkfs.ext4 -q {device}; mkdir -m 700 /var/lib/etcd; mount {device} /var/lib/etcd")
+        node.install(machine)
+        yield machine
+
+
+def change(machine: Machine, wals: int, watch: float = 0) -> Run:
+    """A window of etcd alone: this machine has no API server."""
+    variables = {
+        "etcd_static_pod_flags": {"max-wals": wals},
+        "etcd_static_pod_profile": "upstream",
+        "etcd_static_pod_mode": "merge",
+        # Without an API server a host counts as a control plane only where a complete manifest could be had.
+        "etcd_static_pod_standalone": {"name": "vm"},
+        "etcd_static_pod_allow_downtime": True,
+        "node_window_watch_seconds": watch,
+    }
+    return play_roles(machine, ["etcd_static_pod"], variables)
+
+
+def jump_at(machine: Machine, step: str, shift: str) -> None:
+    """Set the clock as soon as the window comes to a step."""
+    script = f"while ! grep -qs '\"step\": \"{step}\"' {JOURNAL}; do sleep 0.05; done; date --set='{shift}' >/root/jumped"
+    machine.shell("rm -f /root/jumped")
+    machine.run("systemd-run", "--quiet", "bash", "-c", script)
+
+
+def newest(machine: Machine) -> tuple[dict, list[dict]]:
+    """(result, events) of the last window."""
+    folder = f"{HISTORY}/{machine.output('ls', '-t', HISTORY).split()[0]}"
+    return json.loads(machine.read(f"{folder}/result.json")), [json.loads(line) for line in machine.read(f"{folder}/journal.jsonl").splitlines()]
+
+
+def seconds_since_boot(machine: Machine) -> float:
+    return float(machine.read("/proc/uptime").split()[0])
+
+
+@pytest.mark.parametrize(
+    ("wals", "step", "shift", "watch"),
+    [(6, "etcd_out", "2 hours", 0), (7, "etcd_in", "-1 hour", 0), (8, "watch", "3 hours", 10), (9, "watch", "-2 hours", 10)],
+    ids=["forward as etcd leaves", "back as etcd starts", "forward while it is watched", "back while it is watched"],
+)
+def test_the_clock_jumps(machine: Machine, wals: int, step: str, shift: str, watch: float) -> None:
+    key = f"before-{wals}"
+    node.etcdctl(machine, f"put {key} x")
+    jump_at(machine, step, shift)
+    began = seconds_since_boot(machine)
+    run = change(machine, wals, watch)
+    assert machine.exists("/root/jumped"), "the clock did not jump"
+    assert run.status == 0, run.output
+    result, events = newest(machine)
+    assert result["outcome"] == "changed"
+    assert result["seconds"] <= seconds_since_boot(machine) - began, "measured with a clock that does not jump"
+    if watch:
+        assert result["seconds"] >= watch, "watched to the end"
+        assert events[-1]["step"] == "watch" and events[-1]["state"] == "done"
+    assert f"--max-wals={wals}" in machine.shell(f"tr '\\0' ' ' </proc/{node.etcd_pid(machine)}/cmdline").stdout
+    assert node.etcdctl(machine, f"get --print-value-only {key}") == "x"
+    again = change(machine, wals, watch)
+    assert again.status == 0 and again.changed == 0, again.output
+
+
+def test_the_newest_windows_are_kept_whatever_the_clock_said(machine: Machine) -> None:
+    """By their names the windows are in the controller's order, and a state to go back to is found by that."""
+    assert len(machine.output("ls", HISTORY).split()) == 4
