@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from plugins.module_utils._report import VERDICTS  # noqa: E402  the path above comes first
 from plugins.module_utils._static_pod.catalogue import COMPONENTS, UNSAFE_ETCD, Component  # noqa: E402
-from plugins.module_utils._static_pod.flags import Flag  # noqa: E402
+from plugins.module_utils._static_pod.flags import Flag, dotted  # noqa: E402
 
 HEADER = "<!-- Written by docs/generate_variables.py: change {source} and run it again. -->\n"
 
@@ -181,6 +181,9 @@ def flags_page() -> str:
         "*Default*: of the oldest version that the collection knows, then of the versions from which it differs. *Stays*: a live value",
         "that is larger, or smaller, than the guide's is taken for a decision, and kept. So are both compaction flags where the live",
         "mode is `revision`, and live `--watch-cache-sizes` with a `#0`.\n",
+        "Names, defaults, types and versions below are compared with what the binaries of etcd 3.5, 3.6 and 3.7 and of kube-apiserver",
+        "1.33 to 1.37 say themselves (`tests/unit/fixtures/record-help.sh`, `tests/unit/module_utils/test_catalogue.py`). For",
+        "kube-apiserver 1.29 to 1.32 they are read from its sources, and were not compared with a binary.\n",
     ]
     for component in COMPONENTS.values():
         parts += list(_component(component))
@@ -204,14 +207,46 @@ def _component(component: Component) -> Iterator[str]:
     yield "| --- | --- |"
     for name, value in component.guide_resources.items():
         yield _row([f"`{name}`", f"`{value}`"])
-    checked = [f"- `--{flag.name}`: {allowed(flag)}" for flag in component.flags if flag.guide is None]
+    checked = [f"- `--{flag.name}`: {allowed(flag)}" for flag in component.flags if flag.guide is None and _bounded(flag)]
     yield "\nNot in the guide, and checked where you set them, because the process starts only with an allowed value:\n"
     yield from checked
+    yield from _names(component)
     yield "\nIdentity, listeners, certificates and paths, which merge mode never touches:\n"
     yield ", ".join(f"`--{name}`" for name in sorted(component.identity)) + ".\n"
     if component.name == "etcd":
         versions = ", ".join(".".join(map(str, version)) for version in UNSAFE_ETCD)
         yield f"etcd {versions} can corrupt data and are refused without `etcd_static_pod_allow_unsafe_version`.\n"
+
+
+def _bounded(flag: Flag) -> bool:
+    return flag.minimum is not None or flag.maximum is not None or bool(flag.choices)
+
+
+def _names(component: Component) -> Iterator[str]:
+    """What has another name or no place in some version that the collection is made for."""
+    oldest, _newest = component.versions
+    yield "\nNames that differ between versions. Give a renamed flag by either name: the version that runs gets the one that it knows, and"
+    yield "the two are one setting, as are a boolean and the feature gate that it became. What the next minor version does not start with"
+    yield "is a warning of each run.\n"
+    yield "| Name | Before, or instead |"
+    yield "| --- | --- |"
+    for flag in component.flags:
+        names = [
+            f"`--{name}`" + _life(since if since > oldest else (), removed)
+            for name, (since, removed) in flag.lives.items() if since > oldest or removed
+        ]
+        gate = f"feature gate `{flag.gate}` since {dotted(flag.gate_since)}" if flag.gate else flag.instead
+        if names:
+            yield _row([names[0], ", ".join(names[1:]) or gate])
+    if component.gates_gone:
+        yield "\nFeature gates that were taken out, after which `--feature-gates` must not name them:\n"
+        for gone in sorted(set(component.gates_gone.values())):
+            gates = ", ".join(f"`{gate}`" for gate, when in component.gates_gone.items() if when == gone)
+            yield f"- {dotted(gone)}: {gates}"
+
+
+def _life(since: tuple[int, ...], removed: tuple[int, ...]) -> str:
+    return f" since {dotted(since)}" * bool(since) + f" until {dotted(removed)}" * bool(removed)
 
 
 def defaults_of(flag: Flag) -> str:
@@ -228,6 +263,7 @@ _TYPES = {
     "bool": "true or false",
     "int": "whole number",
     "bytes": "bytes",
+    "gates": "Gate=true or Gate=false, several with commas",
     "retention": "duration, or a whole number of hours",
     "string": "text",
 }

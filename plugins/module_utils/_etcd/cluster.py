@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable, Sequence
 
+from .._static_pod.flags import dotted, version_of
 from .client import Client, EtcdError, Member, Status, Unreachable
 
 #: A member that has applied this many entries less than the newest one is not caught up. etcd itself turns
@@ -85,7 +86,19 @@ def problems(view: ClusterView, ignore_alarms: Sequence[str] = ()) -> list[str]:
         found.append("the members do not agree on the leader: an election is under way")
     elif not found and view.leader is None:
         found.append("no member says of itself that it leads: an election is under way")
-    return found
+    return [*found, *_versions_apart(view)]
+
+
+def _versions_apart(view: ClusterView) -> list[str]:
+    """Whether members are more than one minor version apart: etcd is upgraded one minor at a time, and supports no other mix."""
+    versions = {each.label: version_of(each.status.version)[:2] for each in view.members if each.status}
+    oldest, newest = (choose(versions, key=lambda label: versions[label], default="") for choose in (min, max))
+    if not versions or versions[newest] <= (versions[oldest][0], versions[oldest][1] + 1):
+        return []
+    return [
+        f"member {newest} runs etcd {dotted(versions[newest])} and member {oldest} {dotted(versions[oldest])}: one minor version at most "
+        f"may lie between them; upgrade {oldest} first, one minor version at a time"
+    ]
 
 
 def problems_of(view: ClusterView, each: MemberView, ignore_alarms: Sequence[str] = ()) -> list[str]:

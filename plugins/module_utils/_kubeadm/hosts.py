@@ -10,6 +10,7 @@ from typing import Any, Mapping, Sequence
 
 from .._static_pod import wal
 from .._static_pod.catalogue import COMPONENTS, ETCD, Component
+from .._static_pod.flags import version_of
 from .._static_pod.manifest import flags_of
 
 WAL_DIRECTORY = wal.FLAG[2:]
@@ -28,7 +29,7 @@ class Host:
         members: of the whole cluster, by its own list; empty where it could not be read.
         problem: why it could not be read.
         components: what has a manifest here.
-        tuned: component -> flags (without dashes) which this collection has applied, or will have.
+        tuned: component -> flags (without dashes, by the names that its version has) which this collection has applied, or will have.
         running: component -> flags of its process.
     """
 
@@ -53,11 +54,11 @@ def record(name: str, facts: Mapping[str, Any], report: Sequence[Mapping[str, An
     for component in COMPONENTS.values():
         remembered = _remembered((facts["memory"][component.name] or {}).get("settings") or {})
         planned = _planned(component, report, remembered)
-        tuned[component.name] = remembered if planned is None else planned
-        processes = [flags_of(each["argv"][1:]) for each in facts["processes"][component.name]]
+        processes = [(flags_of(each["argv"][1:]), each["version"]) for each in facts["processes"][component.name]]
         # Of several the one that is tuned is the static pod's; it is the member's that counts.
-        runs = max(processes, key=lambda flags: _common(flags, remembered), default={})
-        running[component.name] = {**runs, **planned} if planned else runs
+        runs, version = max(processes, key=lambda each: _common(each[0], _named(component, remembered, each[1])), default=({}, ""))
+        tuned[component.name] = _named(component, remembered if planned is None else planned, version)
+        running[component.name] = {**runs, **tuned[component.name]} if planned else runs
     return {
         "name": name,
         "member": cluster.get("name", ""),
@@ -110,6 +111,11 @@ def _disagreement(component: Component, name: str, hosts: Sequence[Host]) -> str
         if list(values) != list(runs or []):
             return f"{host.name} runs with {_shown(runs)} instead of {_shown(values)}: tune the static pods first"
     return ""
+
+
+def _named(component: Component, flags: Flags, version: str) -> dict[str, list[str]]:
+    """The flags by the names which a version has for them; as they are where the version is not known."""
+    return {component.flag(name).name_in(version_of(version)) if version else name: list(values) for name, values in flags.items()}
 
 
 def _remembered(settings: Mapping[str, Any]) -> dict[str, list[str]]:

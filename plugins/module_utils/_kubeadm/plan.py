@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from .. import _report
 from .._errors import KubetuneError
@@ -26,6 +26,8 @@ ITEM = "kubeadm-config"
 #: On the ConfigMap; kubeadm leaves annotations alone when it writes its configuration anew.
 ANNOTATION = "kubetune.control-plane/persistence"
 SCHEMA = 1
+#: Old names of what kubeadm 1.34 and newer give etcd 3.6 by its new name or as a feature gate (cmd/kubeadm/app/phases/etcd/local.go).
+KUBEADMS_OWN = frozenset({"experimental-watch-progress-notify-interval", "experimental-initial-corrupt-check"})
 
 
 @dataclass
@@ -93,6 +95,8 @@ def plan(data: Any, annotation: str | None, hosts: Sequence[Host], state: str = 
     wanted, left_out = ({}, {}) if state == "absent" else agree(hosts)
     _unfit(result, wanted, left_out, hosts)
     absent_members = missing_members(hosts)
+    if not (withdraw or absent_members):
+        _adopt_renamed(result, wanted)
     for key in dict.fromkeys([*wanted, *left_out, *result.memory.settings]):
         its_wal = key == (ETCD, WAL_DIRECTORY)
         if withdraw and (not its_wal or key in wanted or key not in result.memory.settings):
@@ -118,6 +122,23 @@ def _adopt_wal(result: Plan) -> None:
         result.memory.settings[key] = {"applied": live, "original": None}
 
 
+def _adopt_renamed(result: Plan, wanted: Mapping[tuple[str, str], list[str]]) -> None:
+    """What stands here, or is remembered, by another name of a flag that is wanted is the same setting: etcd refuses both."""
+    for key in wanted:
+        component, name = key
+        for other in COMPONENTS[component].flag(name).lives:
+            former = (component, other)
+            if other == name:
+                continue
+            live = result.configuration.flag(*former)
+            if live:
+                result.configuration.set_flag(*former, None)
+                result.configuration.set_flag(*key, live)
+                result.say(former, "changed", None, live, f"the version that runs calls it --{name}")
+            if former in result.memory.settings:
+                result.memory.settings[key] = result.memory.settings.pop(former)
+
+
 def _unfit(
     result: Plan, wanted: dict[tuple[str, str], list[str]], left_out: dict[tuple[str, str], str], hosts: Sequence[Host]
 ) -> None:
@@ -129,6 +150,11 @@ def _unfit(
             reason = f"kubeadm renders no {key[0]}: this cluster has an external one"
         elif len(values) > 1 and not result.configuration.repeats:
             reason = "v1beta3 holds one value of a flag, and there are several; kubeadm 1.31 and newer write v1beta4"
+        elif key[1] in KUBEADMS_OWN:
+            reason = (
+                "kubeadm writes this flag itself, by its new name from etcd 3.6 on, and etcd does not start with both names: tune again "
+                "after the upgrade to 3.6"
+            )
         elif key == (ETCD, WAL_DIRECTORY) and not values[-1].startswith(f"{data}/"):
             reason = f"{values[-1]} is not below {data}: kubeadm's pod would have no volume for it"
         if reason:

@@ -8,11 +8,13 @@ the guide's values, ranges that are checked only at start, defaults (to say what
 
 Sources: etcd server/embed/config.go and server/etcdmain/config.go at 3.4 to 3.7; kube-apiserver
 pkg/controlplane/apiserver/options and staging apiserver pkg/server/options at 1.28 to 1.37.
+tests/unit/module_utils/test_catalogue.py holds names, versions, types and defaults against what the binaries themselves say.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Mapping
 
 from .flags import Flag
 
@@ -31,6 +33,8 @@ class Component:
         identity: flags that say who the process is and whom it trusts; merge mode never touches them.
         own_flags: (name, value) that tell this process from another of the same program on the host.
         guide_resources: the guide's requests and limits (G11).
+        versions: the first and the last minor version that the collection is made for.
+        gates_gone: feature gate -> the first version that refuses to start with it, whatever its value.
     """
 
     name: str
@@ -39,17 +43,35 @@ class Component:
     identity: frozenset[str]
     own_flags: tuple[str, ...]
     guide_resources: dict[str, str]
+    versions: tuple[tuple[int, int], tuple[int, int]]
+    gates_gone: Mapping[str, tuple[int, ...]]
 
     def flag(self, name: str) -> Flag:
-        """The known flag, or one of type string for a name that only the binary can judge: it may be repeatable."""
+        """The known flag of a present or former name, or one of type string that only the binary can judge: it may be repeatable."""
         for known in self.flags:
-            if known.name == name:
+            if name in known.lives:
                 return known
         return Flag(name, "string", repeatable=True)
 
     @property
     def manifest(self) -> str:
         return f"{self.name}.yaml"
+
+
+
+def _renamed(name: str, kind: str, default: str, **others: Any) -> Flag:
+    """etcd 3.6 took "experimental-" off these names, keeps the old ones, and does not start with both; 3.7 has only the new ones."""
+    return Flag(
+        name, kind, defaults=(((3, 4), default),), since=(3, 6), formerly=f"experimental-{name}", formerly_removed=(3, 7), **others,
+    )
+
+
+def _became_gate(name: str, gate: str, default: str) -> Flag:
+    """etcd 3.6 made a feature gate of it, keeps the flag, and does not start with both; 3.7 has only the gate."""
+    return Flag(
+        f"experimental-{name}", "bool", defaults=(((3, 4), default),), removed=(3, 7), gate=gate, gate_since=(3, 6),
+        instead=f"give the feature gate {gate} instead",
+    )
 
 
 _ETCD_FLAGS = (
@@ -66,7 +88,7 @@ _ETCD_FLAGS = (
     ),
     Flag(
         "max-snapshots", "int", "5", minimum=0, defaults=(((3, 4), "5"),), larger_is_on_purpose=True,
-        note="deprecated since 3.6, gone in 3.8",
+        note="deprecated since 3.6, gone in 3.8", removed=(3, 8), instead="nothing takes its place",
     ),
     Flag("max-wals", "int", "5", minimum=0, larger_is_on_purpose=True, defaults=(((3, 4), "5"),)),
     Flag("quota-backend-bytes", "bytes", "8589934592", defaults=(((3, 4), "2147483648"),), larger_is_on_purpose=True),
@@ -87,8 +109,42 @@ _ETCD_FLAGS = (
         "max-request-bytes", "bytes", minimum=1, defaults=(((3, 4), "1572864"),),
         note="etcd warns above 10 MiB: large requests delay heartbeats",
     ),
-    Flag("compaction-batch-limit", "int", minimum=0, defaults=(((3, 6), "1000"),)),
-    Flag("watch-progress-notify-interval", "duration", minimum=0, defaults=(((3, 6), "10m"),)),
+    _renamed("compaction-batch-limit", "int", "1000", minimum=0),
+    _renamed("watch-progress-notify-interval", "duration", "10m", minimum=0),
+    # Known for their names only.
+    _renamed("compaction-sleep-interval", "duration", "10ms"),
+    _renamed("compact-hash-check-time", "duration", "1m", minimum=0.001),
+    _renamed("corrupt-check-time", "duration", "0s"),
+    _renamed("warning-apply-duration", "duration", "100ms"),
+    _renamed("warning-unary-request-duration", "duration", "300ms", formerly_since=(3, 6)),
+    _renamed("bootstrap-defrag-threshold-megabytes", "int", "0", minimum=0),
+    _renamed("memory-mlock", "bool", "false"),
+    _renamed("snapshot-catchup-entries", "int", "5000", minimum=0),
+    _renamed("downgrade-check-time", "duration", "5s"),
+    _renamed("peer-skip-client-san-verification", "bool", "false"),
+    _renamed("enable-distributed-tracing", "bool", "false"),
+    _renamed("distributed-tracing-address", "string", "localhost:4317"),
+    _renamed("distributed-tracing-service-name", "string", "etcd"),
+    _renamed("distributed-tracing-instance-id", "string", ""),
+    _renamed("distributed-tracing-sampling-rate", "int", "0"),
+    Flag("feature-gates", "gates", defaults=(((3, 6), ""),), since=(3, 6), repeatable=True),
+    _became_gate("initial-corrupt-check", "InitialCorruptCheck", "false"),
+    _became_gate("compact-hash-check-enabled", "CompactHashCheck", "false"),
+    _became_gate("stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag", "false"),
+    _became_gate("txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer", "true"),
+    _became_gate("enable-lease-checkpoint", "LeaseCheckpoint", "false"),
+    _became_gate("enable-lease-checkpoint-persist", "LeaseCheckpointPersist", "false"),
+    Flag("enable-v2", "bool", removed=(3, 6), instead="no version since has the v2 API"),
+    Flag("experimental-enable-v2v3", "string", removed=(3, 6), instead="no version since has the v2 API"),
+    *(
+        Flag(name, "string", removed=(3, 6), instead="the v2 proxy is gone: etcd grpc-proxy is the one for v3")
+        for name in (
+            "proxy", "proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout", "proxy-write-timeout", "proxy-read-timeout",
+        )
+    ),
+    Flag("discovery", "string", removed=(3, 7), instead="--discovery-endpoints and --discovery-token are its successors"),
+    Flag("discovery-proxy", "string", removed=(3, 7)),
+    Flag("v2-deprecation", "string", removed=(3, 8), instead="nothing takes its place"),
 )
 
 _ETCD_IDENTITY = frozenset(
@@ -96,10 +152,10 @@ _ETCD_IDENTITY = frozenset(
     name data-dir wal-dir config-file
     listen-client-urls listen-client-http-urls listen-peer-urls listen-metrics-urls advertise-client-urls
     initial-advertise-peer-urls initial-cluster initial-cluster-state initial-cluster-token force-new-cluster
-    discovery discovery-endpoints discovery-token discovery-srv discovery-srv-name
+    discovery discovery-proxy discovery-endpoints discovery-token discovery-srv discovery-srv-name
     cert-file key-file trusted-ca-file client-cert-auth client-cert-file client-key-file auto-tls
     peer-cert-file peer-key-file peer-trusted-ca-file peer-client-cert-auth peer-client-cert-file peer-client-key-file
-    peer-auto-tls unsafe-no-fsync
+    peer-auto-tls peer-skip-client-san-verification experimental-peer-skip-client-san-verification unsafe-no-fsync
     """.split()
 )
 
@@ -140,7 +196,7 @@ _APISERVER_FLAGS = (
     ),
     # The collection's own (G31): without it each later change waits 30 s for watches that never end.
     Flag(
-        "shutdown-watch-termination-grace-period", "duration", "5s", minimum=0, defaults=(((1, 27), "0s"),),
+        "shutdown-watch-termination-grace-period", "duration", "5s", minimum=0, defaults=(((1, 27), "0s"),), since=(1, 27),
         larger_is_on_purpose=True,
         note="not in the guide: lets the API server leave within seconds when it is changed",
     ),
@@ -148,7 +204,41 @@ _APISERVER_FLAGS = (
     Flag("goaway-chance", "number", minimum=0, maximum=0.02, defaults=(((1, 20), "0"),)),
     Flag("shutdown-delay-duration", "duration", minimum=0, defaults=(((1, 20), "0s"),)),
     Flag("delete-collection-workers", "int", minimum=0, defaults=(((1, 20), "1"),)),
+    # Known for their versions only.
+    Flag("feature-gates", "gates", defaults=(((1, 20), ""),), repeatable=True),
+    Flag("storage-initialization-timeout", "duration", defaults=(((1, 31), "1m0s"),), since=(1, 31)),
+    Flag("audit-log-maxage", "int", minimum=0, defaults=(((1, 20), "0"), ((1, 36), "366"))),
+    Flag("audit-log-maxbackup", "int", minimum=0, defaults=(((1, 20), "0"), ((1, 36), "100"))),
+    Flag("azure-container-registry-config", "string", removed=(1, 30), instead="the kubelet's credential provider plugins take its place"),
+    Flag("cloud-provider-gce-l7lb-src-cidrs", "string", removed=(1, 31), instead="the cloud controller manager has it"),
+    Flag("cloud-provider", "string", removed=(1, 33), instead="the cloud controller manager and the kubelet have it"),
+    Flag("cloud-config", "string", removed=(1, 33), instead="the cloud controller manager has it"),
 )
+
+#: kube-apiserver's pkg/features and staging apiserver pkg/features at 1.28 to 1.37: gates of this guide's matters which were
+#: taken out. Until then they could be set to their one value; after that they are unknown, and the server does not start.
+_APISERVER_GATES_GONE = {
+    "APIPriorityAndFairness": (1, 31),
+    "CustomResourceValidationExpressions": (1, 31),
+    "ZeroLimitedNominalConcurrencyShares": (1, 32),
+    "APIListChunking": (1, 33),
+    "WatchBookmark": (1, 33),
+    "EfficientWatchResumption": (1, 33),
+    "RemainingItemCount": (1, 33),
+    "StructuredAuthorizationConfiguration": (1, 36),
+    "WatchFromStorageWithoutResourceVersion": (1, 36),
+    "RetryGenerateName": (1, 37),
+    "BtreeWatchCache": (1, 37),
+    "OrderedNamespaceDeletion": (1, 37),
+    "StreamingCollectionEncodingToJSON": (1, 37),
+    "StreamingCollectionEncodingToProtobuf": (1, 37),
+    "APIServerTracing": (1, 37),
+    "ResilientWatchCacheInitialization": (1, 37),
+    "ConsistentListFromCache": (1, 37),
+    "AnonymousAuthConfigurableEndpoints": (1, 37),
+    "AuthorizeWithSelectors": (1, 37),
+    "StructuredAuthenticationConfiguration": (1, 37),
+}
 
 _APISERVER_IDENTITY = frozenset(
     """
@@ -171,6 +261,8 @@ COMPONENTS = {
         guide_resources={
             "requests.cpu": "1000m", "requests.memory": "2Gi", "limits.cpu": "2000m", "limits.memory": "4Gi",
         },
+        versions=((3, 5), (3, 7)),
+        gates_gone={},
     ),
     KUBE_APISERVER: Component(
         name=KUBE_APISERVER,
@@ -181,6 +273,8 @@ COMPONENTS = {
         guide_resources={
             "requests.cpu": "2000m", "requests.memory": "4Gi", "limits.cpu": "4000m", "limits.memory": "8Gi",
         },
+        versions=((1, 29), (1, 37)),
+        gates_gone=_APISERVER_GATES_GONE,
     ),
 }
 

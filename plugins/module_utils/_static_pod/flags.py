@@ -59,6 +59,23 @@ def _cache_sizes(text: str) -> str:
     return text
 
 
+def gates_of(values: Sequence[str] | None) -> dict[str, str]:
+    """Feature gate -> ``true`` or ``false``; raises `BadValue`. ``kube:`` before a name says what goes without saying."""
+    found = {}
+    for part in ",".join(values or []).split(","):
+        name, equals, value = part.strip().partition("=")
+        if not part.strip():
+            continue
+        if not (name and equals):
+            raise BadValue("Gate=true or Gate=false is needed, several with commas")
+        found[name.strip().removeprefix("kube:")] = "true" if _boolean(value.strip()) else "false"
+    return found
+
+
+def gates_text(gates: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in gates.items())
+
+
 #: Type name -> parser to a comparable value; raises `BadValue`.
 TYPES: Mapping[str, Callable[[str], Any]] = {
     "bool": _boolean,
@@ -70,6 +87,7 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
     "retention": _retention,
     "number": _number,
     "cache sizes": _cache_sizes,
+    "gates": lambda text: gates_of([text]),
     "string": str,
 }
 
@@ -90,6 +108,12 @@ class Flag:
         note: why the value has no effect, or what to know of it; said in the report.
         no_effect: `note` explains that current versions ignore the value.
         repeatable: each time that it is given counts; of any other flag only the last one does.
+        since: the first version that has it by this name; empty for all that the collection knows.
+        removed: the first version that has it no more; empty where none is known.
+        instead: what to do where it is gone, if anything.
+        formerly: its name before ``since``, taken beside the new one (never together with it) until ``formerly_removed``; the
+            first version that took it is ``formerly_since``.
+        gate: the feature gate that is a boolean's successor from ``gate_since`` on.
     """
 
     name: str
@@ -104,6 +128,32 @@ class Flag:
     note: str = ""
     no_effect: bool = False
     repeatable: bool = False
+    since: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    instead: str = ""
+    formerly: str = ""
+    formerly_since: tuple[int, ...] = ()
+    formerly_removed: tuple[int, ...] = ()
+    gate: str = ""
+    gate_since: tuple[int, ...] = ()
+
+    @property
+    def lives(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Each name -> (the first version that has it, the first that has it no more), empty for no bound."""
+        former = {self.formerly: (self.formerly_since, self.formerly_removed)} if self.formerly else {}
+        return {self.name: (self.since, self.removed), **former}
+
+    def has(self, name: str, version: tuple[int, ...]) -> bool:
+        """Whether a version has it by one of its names."""
+        since, removed = self.lives[name]
+        return since <= version and (not removed or version < removed)
+
+    def name_in(self, version: tuple[int, ...]) -> str:
+        """The name to give it by in a version; its present one where the version has it by none."""
+        return next((name for name in self.lives if self.has(name, version)), self.name)
+
+    def known(self, version: tuple[int, ...]) -> bool:
+        return any(self.has(name, version) for name in self.lives)
 
     def counted(self, values: Sequence[str] | None) -> list[str] | None:
         """Of the values that are given, in order, those that count."""
@@ -132,6 +182,14 @@ class Flag:
                 found = value
         return found
 
+    def change_of_default(self, version: tuple[int, ...]) -> str:
+        """That a version before this one had another default; empty where none had."""
+        passed = [each for each in self.defaults if each[0] <= version]
+        if len(passed) < 2:
+            return ""
+        (since, now), before = passed[-1], passed[-2][1]
+        return f"the default is {now or 'empty'} since {dotted(since)}, and was {before or 'empty'} before"
+
     def same(self, one: str, other: str) -> bool:
         """Whether two texts mean the same, such as 300s and 5m."""
         if one == other:
@@ -159,6 +217,10 @@ def _text_of(value: Any) -> str:
     if not text.isprintable():
         raise BadValue("text without control characters is needed")
     return text
+
+
+def dotted(version: Sequence[int]) -> str:
+    return ".".join(str(part) for part in version)
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from .._errors import KubetuneError
-from . import checks, recorded, standalone, wal
+from . import checks, recorded, standalone, versions, wal
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
@@ -160,7 +160,10 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     result.problems += wrong
     if wrong:
         return
-    memory = Memory((live.memory or {}).get("settings", {}), rendered)
+    fitted = versions.fit(component, wanted, version)
+    result.problems += fitted.problems
+    wanted = fitted.wanted
+    memory = Memory(_canonical(component, (live.memory or {}).get("settings", {})), rendered)
     if component.name == ETCD and request.state == "present":
         wanted = {**wanted, **wal.wish(request.wal, base.flags(), memory)}
     elsewhere, wrong = _given_elsewhere(base, component, wanted)
@@ -173,6 +176,9 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
         planned.say(f"--{flag}", "refused", component.flag(flag).guide, reason=reason)
     for key, (verdict, value, reason) in elsewhere.items():
         planned.say(key, verdict, value, reason=reason)
+    for key, reason in fitted.left_out.items():
+        planned.say(key, "left_out", component.flag(key[2:]).guide, reason=reason)
+    result.problems += versions.outlook(planned, version)
     if component.name == ETCD:
         result.problems += _unfit_wal(live, planned)
     result.plans[component.name] = planned
@@ -189,6 +195,11 @@ def _plan_recorded(result: NodePlan, live: Live, then: recorded.Recorded, reques
     memory = Memory((live.memory or {}).get("settings", {}))
     result.plans[component.name] = recorded.plan(component, live.manifest, then, memory)
     result.rendered[component.name] = bool((then.memory or {}).get("rendered"))
+
+
+def _canonical(component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is remembered, each flag under its present name."""
+    return {f"--{component.flag(key[2:]).name}" if key.startswith("--") else key: each for key, each in settings.items()}
 
 
 def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest | None, bool]:
@@ -348,11 +359,13 @@ def _given_elsewhere(
         "give it with flags instead"
     ] if strange and wanted else []
     for key, wish in wanted.items():
-        variable = live.variable(key[2:]) if key.startswith("--") else None
+        if not key.startswith("--"):
+            continue
+        flag = component.flag(key[2:])
+        variable = next((each for each in map(live.variable, flag.lives) if each), None)
         if variable is None:
             continue
         value = None if variable.value is None else [variable.value]
-        flag = component.flag(key[2:])
         if wish.values is None or same(flag, value, wish.values):
             found[key] = ("already_right" if wish.values else "left_out", value, f"{variable.name} in the container's environment gives it")
         elif wish.explicit:

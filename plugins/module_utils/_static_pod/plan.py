@@ -16,7 +16,7 @@ from typing import Any, Mapping, Sequence
 
 from .. import _report
 from .catalogue import Component
-from .flags import BadValue, Flag, texts_of
+from .flags import BadValue, Flag, dotted, gates_of, gates_text, texts_of
 from .manifest import RESOURCES, Manifest
 from .resources import quantity
 
@@ -70,6 +70,7 @@ class Plan:
     changes: list[Change] = field(default_factory=list)
     report: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: tuple[int, ...] = ()
 
     def change_of(self, key: str) -> Change | None:
         return next((change for change in self.changes if change.key == key), None)
@@ -79,7 +80,7 @@ class Plan:
         change = self.change_of(key)
         if change is None:
             return
-        write(self.manifest, key, change.before)
+        write(self, key, change.before)
         self.changes.remove(change)
         self.settings.pop(key, None)
         if key in self.memory.settings:
@@ -101,18 +102,25 @@ def text(values: Any) -> str | None:
     return ",".join(values) if isinstance(values, list) else values
 
 
-def read(manifest: Manifest, key: str) -> list[str] | None:
+def read(component: Component, manifest: Manifest, key: str) -> list[str] | None:
     if key.startswith("--"):
-        return manifest.flags().get(key[2:])
+        flags = manifest.flags()
+        return next((flags[name] for name in component.flag(key[2:]).lives if name in flags), None)
     value = manifest.resource(key)
     return None if value is None else [value]
 
 
-def write(manifest: Manifest, key: str, values: list[str] | None) -> None:
-    if key.startswith("--"):
-        manifest.set_flag(key[2:], values)
-    else:
-        manifest.set_resource(key, values[0] if values else None)
+def write(result: Plan, key: str, values: list[str] | None) -> None:
+    """A flag by the name that the version has for it, and by no other."""
+    if not key.startswith("--"):
+        result.manifest.set_resource(key, values[0] if values else None)
+        return
+    flag = result.component.flag(key[2:])
+    name = flag.name_in(result.version)
+    for other in flag.lives:
+        if other != name:
+            result.manifest.set_flag(other, None)
+    result.manifest.set_flag(name, values)
 
 
 def wishes(
@@ -159,7 +167,10 @@ def _flag_wishes(component: Component, flags: Any, wrong: list[str]) -> dict[str
         wrong += _wrong_values(component, component.flag(name), values or [])
         if values != component.flag(name).counted(values):
             wrong.append(f"{component.name} --{name}: {value!r} is not allowed, of several values only the last counts: give one")
-        found[f"--{name}"] = Wish(values, explicit=True)
+        key = f"--{component.flag(name).name}"
+        if key in found:
+            wrong.append(f"{component.name} {key}: it is given by its present and by its former name ({name}): give one")
+        found[key] = Wish(values, explicit=True)
     return found
 
 
@@ -187,7 +198,7 @@ def plan(
     component: Component, live: Manifest, wanted: Mapping[str, Wish], memory: Memory, version: tuple[int, ...]
 ) -> Plan:
     """Merge what is wanted into what is there. ``live`` is not changed."""
-    result = Plan(component, Manifest(live.pod, component.name), memory)
+    result = Plan(component, Manifest(live.pod, component.name), memory, version=version)
     meant = _meant(live, wanted)
     for key in [*wanted, *(key for key in memory.settings if key not in wanted)]:
         _decide(result, key, wanted.get(key), memory.settings.get(key), version, meant.get(key, ""))
@@ -211,7 +222,7 @@ def _meant(live: Manifest, wanted: Mapping[str, Wish]) -> dict[str, str]:
 def _decide(
     result: Plan, key: str, wish: Wish | None, remembered: Mapping[str, Any] | None, version: tuple[int, ...], meant: str
 ) -> None:
-    there = read(result.manifest, key)
+    there = read(result.component, result.manifest, key)
     flag = result.component.flag(key[2:]) if key.startswith("--") else None
     live = flag.counted(there) if flag else there
     applied = remembered["applied"] if remembered else None
@@ -226,6 +237,10 @@ def _decide(
             _restore(result, key, live, remembered["original"])
         return
     target = wish.values
+    if flag and flag.type == "gates":
+        # Each gate is a setting of its own: kubeadm's stay.
+        base = remembered["original"] if remembered and not drifted else live
+        target = [gates_text({**gates_of(base), **gates_of(target)})]
     meant = meant or _on_purpose(flag, live, target)
     if meant and not wish.explicit and (remembered is None or drifted):
         result.say(key, "kept", live, reason=meant)
@@ -235,20 +250,21 @@ def _decide(
     # What somebody else has set since is what to go back to: an upgrade wrote it, or a person.
     original = remembered["original"] if remembered and not drifted else there
     result.settings[key] = {"applied": target, "original": original}
-    if same(flag, live, target):
+    renamed = _renamed(result, flag)
+    if same(flag, live, target) and not renamed:
         result.settings[key]["applied"] = live
         _say_unchanged(result, key, flag, live, version)
         return
-    write(result.manifest, key, target)
+    write(result, key, target)
     result.changes.append(Change(key, there, target, "explicit" if wish.explicit else "profile"))
     twice = "" if there == live else f"it was given {len(there or [])} times, and the last one counted"
-    _say_changed(result, key, flag, live, target, version, [drifted and f"it had drifted from {text(applied)}", twice])
+    _say_changed(result, key, flag, live, target, version, [drifted and f"it had drifted from {text(applied)}", twice, renamed])
 
 
 def _restore(result: Plan, key: str, live: list[str] | None, original: list[str] | None) -> None:
     if live == original:
         return
-    write(result.manifest, key, original)
+    write(result, key, original)
     result.changes.append(Change(key, live, original, "restore"))
     result.say(key, "restored", original, live, "" if original else "it was not set before")
 
@@ -259,13 +275,14 @@ def _say_unchanged(result: Plan, key: str, flag: Flag | None, live: Any, version
     elif flag and _is_default(flag, live, version):
         result.say(key, "version_default", live, reason=_default_reason(version))
     else:
-        result.say(key, "already_right", live)
+        result.say(key, "already_right", live, reason=flag.change_of_default(version) if flag else "")
 
 
 def _say_changed(
     result: Plan, key: str, flag: Flag | None, live: Any, target: Any, version: tuple[int, ...], why: Sequence[str | bool]
 ) -> None:
-    notes = [note for note in (*why, flag.note if flag else "") if isinstance(note, str) and note]
+    about = [_called(flag, version), flag.change_of_default(version), flag.note] if flag else []
+    notes = [note for note in (*why, *about) if isinstance(note, str) and note]
     if flag and flag.no_effect:
         result.say(key, "ignored", target, live, "; ".join(notes))
     elif flag and live is None and _is_default(flag, target, version):
@@ -274,8 +291,22 @@ def _say_changed(
         result.say(key, "changed", target, live, "; ".join(notes))
 
 
+def _renamed(result: Plan, flag: Flag | None) -> str:
+    """That the manifest gives a flag by a name which is not the version's; empty where it does not."""
+    if flag is None or not flag.formerly:
+        return ""
+    name, flags = flag.name_in(result.version), result.manifest.flags()
+    return next((f"it was given as --{other}" for other in flag.lives if other != name and other in flags), "")
+
+
+def _called(flag: Flag, version: tuple[int, ...]) -> str:
+    """What a version calls a flag that has another name now; empty where it has the present one."""
+    name = flag.name_in(version)
+    return "" if name == flag.name else f"as --{name}, its name before {dotted(flag.since)}"
+
+
 def _default_reason(version: tuple[int, ...]) -> str:
-    return f"equals the default of {'.'.join(str(part) for part in version)}: nothing changes"
+    return f"equals the default of {dotted(version)}: nothing changes"
 
 
 def _is_default(flag: Flag, values: Any, version: tuple[int, ...]) -> bool:

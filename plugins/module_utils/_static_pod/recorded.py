@@ -74,9 +74,9 @@ def window_of(states: Sequence[Mapping[str, Any]], target: str) -> str:
 
 def differences(component: Component, live: Manifest, then: Manifest) -> list[Change]:
     """Every flag and resource that is not the same, as the change which takes it back."""
-    flags = dict.fromkeys([*live.flags(), *then.flags()])
-    keys = [*(f"--{name}" for name in flags), *RESOURCES]
-    pairs = [(key, read(live, key), read(then, key)) for key in keys]
+    has, had = live.flags(), then.flags()
+    pairs = [(f"--{name}", has.get(name), had.get(name)) for name in dict.fromkeys([*has, *had])]
+    pairs += [(key, read(component, live, key), read(component, then, key)) for key in RESOURCES]
     return [Change(key, now, before, "restore") for key, now, before in pairs if now != before]
 
 

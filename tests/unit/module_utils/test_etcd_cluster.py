@@ -67,6 +67,19 @@ def test_each_problem_names_the_member(sick: MemberView, text: str) -> None:
     assert problems(cluster(member(1), sick, member(3))) == [text]
 
 
+@pytest.mark.parametrize("versions", [("3.5.30", "3.6.16", "3.6.0"), ("3.6.16", "3.7.3", "3.6.16"), ("3.7.0", "3.7.3", "3.7.1")])
+def test_members_of_neighbouring_versions_are_an_upgrade(versions: tuple[str, ...]) -> None:
+    assert problems(cluster(*(member(number, version=version) for number, version in enumerate(versions, start=1)))) == []
+
+
+@pytest.mark.parametrize("versions", [("3.7.3", "3.6.16", "3.5.30"), ("3.7.3", "3.5.30", "3.7.3"), ("4.0.0", "3.7.3", "3.5.30")])
+def test_members_two_minor_versions_apart_are_refused(versions: tuple[str, ...]) -> None:
+    (problem,) = problems(cluster(*(member(number, version=version) for number, version in enumerate(versions, start=1))))
+    oldest = versions.index("3.5.30") + 1
+    assert f"member cp1 (1) runs etcd {versions[0][:3]} and member cp{oldest} ({oldest}) 3.5" in problem
+    assert f"upgrade cp{oldest} ({oldest}) first" in problem
+
+
 def test_two_leaders_are_an_election() -> None:
     assert problems(cluster(member(1), member(2), member(3, leader_id=3))) == [
         "the members do not agree on the leader: an election is under way"

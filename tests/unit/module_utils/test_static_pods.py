@@ -82,7 +82,7 @@ def test_defaults_of_the_version_are_told_from_changes(host) -> None:
     assert "3.6.16" in verdict(plan, "etcd --heartbeat-interval")["reason"]
     assert verdict(plan, "etcd --snapshot-count") == {
         "role": "etcd_static_pod", "item": "etcd --snapshot-count", "verdict": "changed", "value": "100000",
-        "previous": "10000", "reason": "",
+        "previous": "10000", "reason": "the default is 10000 since 3.6, and was 100000 before",
     }
     assert verdict(plan, "kube-apiserver --etcd-compaction-interval")["verdict"] == "version_default"
     assert verdict(plan, "kube-apiserver --default-watch-cache-size")["verdict"] == "ignored"
