@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.etcd_servers import CHOICES
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.wal import PLACES
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
@@ -43,6 +44,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "allow_downtime": {"type": "bool", "default": False},
     "allow_unsafe_version": {"type": "bool", "default": False},
     "certificate_min_days": {"type": "float", "default": 7},
+    "startup_seconds": {"type": "int"},
+}
+_OF_API_SERVER: dict[str, dict[str, Any]] = {
+    "etcd_servers": {"type": "str", "choices": list(CHOICES), "default": CHOICES[0]},
+    "termination_grace_seconds": {"type": "int"},
+    "balancer": {"type": "dict"},
 }
 _SPEC = {
     "apply": {"type": "bool", "default": True},
@@ -51,7 +58,7 @@ _SPEC = {
     "watch_seconds": {"type": "float", "default": 30},
     "history_keep": {"type": "int", "default": KEEP},
     "etcd": {"type": "dict", "options": {**_OPTIONS, "wal": {"type": "str", "choices": list(PLACES), "default": PLACES[0]}}},
-    "kube_apiserver": {"type": "dict", "options": _OPTIONS},
+    "kube_apiserver": {"type": "dict", "options": {**_OPTIONS, **_OF_API_SERVER}},
 }
 
 
@@ -84,7 +91,9 @@ class ActionModule(ActionBase):
 
     def _change(self, requests: dict[str, Request], given: Mapping[str, Any]) -> dict[str, Any]:
         apply, run_id = given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"
-        facts = self._facts(history=bool(given["recorded"]))
+        facts = self._facts(
+            history=bool(given["recorded"]), as_api_server=any(request.etcd_servers == "all" for request in requests.values())
+        )
         if given["recorded"] == LIST:
             return {"changed": False, "states": self._states(facts)}
         if given["recorded"]:
@@ -112,9 +121,9 @@ class ActionModule(ActionBase):
 
     # --- discover and plan ------------------------------------------------------------------------------------
 
-    def _facts(self, history: bool) -> dict[str, Any]:
+    def _facts(self, **options: Any) -> dict[str, Any]:
         """What is on the host, after a window that is open there or was cut off has come to its end."""
-        facts = self._module(INFO, history=history)["facts"]
+        facts = self._module(INFO, **options)["facts"]
         unfinished = facts["unfinished"]
         if unfinished and self._task.check_mode:
             raise KubetuneError("a node window is open on this host or was cut off: a run without check mode ends it first")
@@ -122,7 +131,7 @@ class ActionModule(ActionBase):
             display.display(f"{self._host}: a node window is open or was cut off; it is ended first")
             self._module(WINDOW, operation="resume")
             self._follow(unfinished["id"])
-            facts = self._module(INFO, history=history)["facts"]
+            facts = self._module(INFO, **options)["facts"]
         return dict(facts)
 
     def _states(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubeadm_patches
-short_description: Keeps tuned requests and limits as patches for kubeadm
+short_description: Keeps tuned requests, limits and times of pods as patches for kubeadm
 version_added: 1.0.0
 description:
-  - Writes the requests and limits of etcd and kube-apiserver that this collection has applied on the host into files which
-    C(kubeadm upgrade --patches) takes. Flags are kept by M(kubetune.control_plane.kubeadm_config), without any patches.
+  - Writes the requests, limits, termination grace periods and startup budgets of etcd and kube-apiserver that this collection has
+    applied on the host into files which C(kubeadm upgrade --patches) takes. Flags are kept by M(kubetune.control_plane.kubeadm_config), without any patches.
 author:
   - kubetune contributors (@kubetune)
 extends_documentation_fragment:
@@ -38,7 +38,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Keep requests and limits for kubeadm upgrade
+- name: Keep requests, limits and times for kubeadm upgrade
   kubetune.control_plane.kubeadm_patches:
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
     given = module.params
     try:
         wanted = {
-            name: patches.resources(component, read_memory(name), given["report"])
+            name: patches.settings(component, read_memory(name), given["report"])
             for name, component in COMPONENTS.items()
             if given["state"] == "present"
         }

@@ -50,46 +50,67 @@ options:
   kube_apiserver:
     description: What is wanted of kube-apiserver. Without it kube-apiserver stays as it is.
     type: dict
-    suboptions: &part
-      state:
-        description: V(absent) puts back all that was set before.
+    suboptions:
+      <<: &part
+        state:
+          description: V(absent) puts back all that was set before.
+          type: str
+          choices: [present, absent]
+          default: present
+        mode:
+          description: V(merge) into the live manifest, V(standalone) renders a complete one, V(auto) merges where there is one.
+          type: str
+          choices: [auto, merge, standalone]
+          default: auto
+        profile:
+          description: V(guide) or V(upstream), which leaves the version's own defaults.
+          type: str
+          choices: [guide, upstream]
+          default: guide
+        flags:
+          description: Flag without dashes to value; a null takes it out of the profile, a list repeats it.
+          type: dict
+          default: {}
+        resources:
+          description: C(requests) and C(limits), each a mapping over the profile (V(cpu), V(memory)), or V(none).
+          type: dict
+          default: {}
+        standalone:
+          description: Identity, listeners and paths of a complete manifest.
+          type: dict
+          default: {}
+        allow_downtime:
+          description: Consent to the downtime of a cluster which has no member to spare.
+          type: bool
+          default: false
+        allow_unsafe_version:
+          description: Consent to etcd 3.5.0 to 3.5.2, which can corrupt data.
+          type: bool
+          default: false
+        certificate_min_days:
+          description: Days that every certificate has to be valid for.
+          type: float
+          default: 7
+        startup_seconds:
+          description:
+            - Seconds that the startup probe gives the container, rounded up to its period; only its C(failureThreshold) is changed.
+            - Without it it is raised where the size of the database asks for more than there is.
+          type: int
+      etcd_servers:
+        description:
+          - Whom the API server asks. V(all) writes the local member first and then the others, V(local) takes that back, V(as_it_is)
+            leaves it. With V(all) one member that hangs stalls requests of every API server.
         type: str
-        choices: [present, absent]
-        default: present
-      mode:
-        description: V(merge) into the live manifest, V(standalone) renders a complete one, V(auto) merges where there is one.
-        type: str
-        choices: [auto, merge, standalone]
-        default: auto
-      profile:
-        description: V(guide) or V(upstream), which leaves the version's own defaults.
-        type: str
-        choices: [guide, upstream]
-        default: guide
-      flags:
-        description: Flag without dashes to value; a null takes it out of the profile, a list repeats it.
+        choices: [as_it_is, local, all]
+        default: as_it_is
+      termination_grace_seconds:
+        description:
+          - The pod's C(terminationGracePeriodSeconds). Without it it is raised where the shutdown flags need more than there is.
+        type: int
+      balancer:
+        description:
+          - C(interval) in seconds and C(failures) of the checks of the balancer before the API servers, on C(/readyz).
         type: dict
-        default: {}
-      resources:
-        description: C(requests) and C(limits), each a mapping over the profile (V(cpu), V(memory)), or V(none).
-        type: dict
-        default: {}
-      standalone:
-        description: Identity, listeners and paths of a complete manifest.
-        type: dict
-        default: {}
-      allow_downtime:
-        description: Consent to the downtime of a cluster which has no member to spare.
-        type: bool
-        default: false
-      allow_unsafe_version:
-        description: Consent to etcd 3.5.0 to 3.5.2, which can corrupt data.
-        type: bool
-        default: false
-      certificate_min_days:
-        description: Days that every certificate has to be valid for.
-        type: float
-        default: 7
   etcd:
     description: What is wanted of etcd. Without it etcd stays as it is.
     type: dict

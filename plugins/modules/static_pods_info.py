@@ -18,6 +18,12 @@ extends_documentation_fragment:
   - kubetune.control_plane.attributes
   - kubetune.control_plane.attributes.info_module
 options:
+  as_api_server:
+    description:
+      - Also ask each member of etcd with the certificate that the API server has for it, and say in C(cluster.unreachable) which do
+        not answer.
+    type: bool
+    default: false
   history:
     description: Also read the states before each finished node window, which the host has on record.
     type: bool
@@ -54,9 +60,13 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node_windo
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"history": {"type": "bool", "default": False}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"as_api_server": {"type": "bool", "default": False}, "history": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
     try:
-        module.exit_json(changed=False, facts={**discover(), **({"history": history.states()} if module.params["history"] else {})})
+        facts = discover(module.params["as_api_server"])
+        module.exit_json(changed=False, facts={**facts, **({"history": history.states()} if module.params["history"] else {})})
     except KubetuneError as exc:
         module.fail_json(msg=str(exc))
 

@@ -20,7 +20,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node_windo
 from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import wal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
-from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import GRACE, Manifest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import (
     Live,
     NodePlan,
@@ -190,7 +190,8 @@ def _part(result: NodePlan, name: str, request: Request | None, notes: Mapping[s
         own_flags={key: flags[key][-1] for key in planned.component.own_flags if key in flags},
         memory=_memory(result, name, text, request, notes),
         old_memory=live.memory,
-        grace=live.manifest.grace if live.manifest else GRACE,
+        # The old process has to go on the way there, the new one on the way back.
+        grace=max(each.grace for each in (live.manifest, planned.manifest) if each),
     )
 
 

@@ -16,17 +16,19 @@ from .. import _report
 from .._errors import KubetuneError
 from .._node.state import write_atomically
 from .._static_pod.catalogue import COMPONENTS, Component
-from .._static_pod.manifest import RESOURCES
+from .._static_pod.manifest import GRACE_KEY, RESOURCES, STARTUP_KEY, TIMES
 from .._static_pod.resources import quantity
 from .hosts import APPLIED
 from .plan import ROLE
 
+#: Seconds between two tries of the startup probe that kubeadm renders (cmd/kubeadm/app/util/staticpod/utils.go, 1.29 to 1.37).
+STARTUP_PERIOD = 10
 #: The first line of each file; one without it is not this collection's.
 HEADER = "# Written by kubetune.control_plane for kubeadm upgrade --patches; changes are overwritten.\n"
 
 
-def resources(component: Component, memory: Mapping[str, Any] | None, report: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
-    """``requests.cpu`` and its like which this collection has applied; none where the whole manifest is ours, not kubeadm's.
+def settings(component: Component, memory: Mapping[str, Any] | None, report: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """``requests.cpu``, `TIMES` and their like which this collection has applied; none where the whole manifest is ours, not kubeadm's.
 
     Args:
         memory: what was applied last.
@@ -34,14 +36,14 @@ def resources(component: Component, memory: Mapping[str, Any] | None, report: Se
     """
     if (memory or {}).get("rendered"):
         return {}
-    settings = (memory or {}).get("settings") or {}
-    applied = {key: str(settings[key]["applied"][0]) for key in RESOURCES if (settings.get(key) or {}).get("applied")}
+    known = (memory or {}).get("settings") or {}
+    applied = {key: str(known[key]["applied"][0]) for key in (*RESOURCES, *TIMES) if (known.get(key) or {}).get("applied")}
     lines = [line for line in report if line["role"] == component.role]
     if not lines:
         return applied
     # An item may have a warning, too.
     planned = {line["item"]: line["value"] for line in lines if line["verdict"] in APPLIED and line["value"]}
-    found = {key: planned.get(f"{component.name} {key}") for key in RESOURCES}
+    found = {key: planned.get(f"{component.name} {key}") for key in (*RESOURCES, *TIMES)}
     # The report has the live text, and kubeadm writes 4000m as 4.
     return {key: _same_text(str(value), applied.get(key)) for key, value in found.items() if value}
 
@@ -55,7 +57,14 @@ def render(component: Component, amounts: Mapping[str, str]) -> str | None:
     """The patch's text; None where there is nothing to patch."""
     if not amounts:
         return None
-    lines = ["spec:", "  containers:", f"  - name: {component.name}", "    resources:"]
+    lines = ["spec:"]
+    if GRACE_KEY in amounts:
+        lines.append(f"  terminationGracePeriodSeconds: {int(amounts[GRACE_KEY])}")
+    if set(amounts) - {GRACE_KEY}:
+        lines += ["  containers:", f"  - name: {component.name}"]
+    if STARTUP_KEY in amounts:
+        lines += ["    startupProbe:", f"      failureThreshold: {-(-int(amounts[STARTUP_KEY]) // STARTUP_PERIOD)}"]
+    lines += ["    resources:"] * any(key in amounts for key in RESOURCES)
     for kind in ("limits", "requests"):
         found = {key.partition(".")[2]: value for key, value in amounts.items() if key.startswith(f"{kind}.")}
         lines += [f"      {kind}:"] * bool(found) + [f"        {name}: {json.dumps(value)}" for name, value in sorted(found.items())]
@@ -70,7 +79,7 @@ def apply(directory: Path, wanted: Mapping[str, Mapping[str, str]], check: bool 
     """Make the files say what is wanted; a component without anything has no file.
 
     Args:
-        wanted: component -> its resources.
+        wanted: component -> its settings, as `settings` tells them.
 
     Raises:
         KubetuneError: a file of that name is somebody else's. Nothing is changed then.

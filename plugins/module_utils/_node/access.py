@@ -59,6 +59,14 @@ def etcd_access(flags: Mapping[str, Sequence[str]], root: Path = Path("/")) -> E
     return EtcdAccess(endpoints, *(str(_under(root, path)) for path in files))
 
 
+def etcd_access_of_api_server(flags: Mapping[str, Sequence[str]], endpoints: Sequence[str], root: Path = Path("/")) -> EtcdAccess:
+    """The same with the certificate that an API server of these flags has for etcd."""
+    files = [(flags.get(name) or [""])[-1] for name in ("etcd-cafile", "etcd-certfile", "etcd-keyfile")]
+    if not all(files):
+        return EtcdAccess(tuple(endpoints), "", "", "")
+    return EtcdAccess(tuple(endpoints), *(str(_under(root, path)) for path in files))
+
+
 class ApiServer:
     """The local kube-apiserver at the address that it advertises, verified against the cluster's CA."""
 

@@ -45,8 +45,11 @@ _KEYS = {
 }
 
 
-def discover() -> dict[str, Any]:
+def discover(as_api_server: bool = False) -> dict[str, Any]:
     """Facts of this host as plain data.
+
+    Args:
+        as_api_server: also ask each member of etcd in the way that the API server would, with its certificate.
 
     ``manifests`` holds the text of every file that the kubelet takes for a static pod. ``processes`` holds, per
     component, each running process of that program in a static pod; which one belongs to the manifest is decided by
@@ -58,6 +61,8 @@ def discover() -> dict[str, Any]:
         name: [each for each in processes.find(name, {}) if processes.of_static_pod(each, name)] for name in (ETCD, KUBE_APISERVER)
     }
     memory = {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)}
+    etcd = closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))
+    api_server = closest(running[KUBE_APISERVER], manifests.get("kube-apiserver.yaml", {}).get("text", ""))
     return {
         "host": socket.gethostname(),
         "distribution": distribution(),
@@ -66,7 +71,7 @@ def discover() -> dict[str, Any]:
         "processes": {name: [_process(name, each) for each in found] for name, found in running.items()},
         "memory": memory,
         "allocatable": _allocatable(running[KUBE_APISERVER]),
-        "cluster": _cluster(closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", "")), memory[ETCD]),
+        "cluster": _cluster(etcd, memory[ETCD], api_server if as_api_server else None),
         "unfinished": read_unfinished(),
         "wal_disk": missing(),
     }
@@ -158,11 +163,14 @@ def _allocatable(api_servers: Sequence[processes.Process]) -> dict[str, str] | N
     }
 
 
-def _cluster(process: processes.Process | None, remembered: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _cluster(
+    process: processes.Process | None, remembered: Mapping[str, Any] | None, api_server: processes.Process | None
+) -> dict[str, Any] | None:
     """The etcd cluster as its members see it; ``problems`` is empty when it is whole.
 
     Where no etcd runs here, it is asked for with what was remembered of it. Then ``down`` is true, and ``problems`` are those
-    of the other members. None when nothing runs and nothing is remembered.
+    of the other members. None when nothing runs and nothing is remembered. ``unreachable`` tells, for an API server that is
+    given, the members which do not answer it, and why.
     """
     if process is None:
         access_there = (remembered or {}).get("access")
@@ -180,7 +188,8 @@ def _cluster(process: processes.Process | None, remembered: Mapping[str, Any] | 
         view = cluster.survey(client)
     except KubetuneError as exc:
         return {
-            "name": name, "down": process is None, "problems": [str(exc)], "members": [], "endpoints": [], "leader": "",
+            "name": name, "down": process is None, "problems": [str(exc)], "members": [], "endpoints": [], "client_urls": {},
+            "unreachable": {}, "leader": "",
             "database_bytes": None,
         }
     own = view.by_name(name) if process is None else None
@@ -190,6 +199,20 @@ def _cluster(process: processes.Process | None, remembered: Mapping[str, Any] | 
         "problems": cluster.problems_for_repair(view, own) if own else cluster.problems(view),
         "members": [each.member.name for each in view.members],
         "endpoints": [each.endpoint for each in view.members if each.endpoint],
+        "client_urls": {each.member.name: list(each.member.client_urls) for each in view.members},
+        "unreachable": _unreachable(view, api_server) if api_server else {},
         "leader": view.leader.member.name if view.leader else "",
         "database_bytes": max((each.status.db_size for each in view.members if each.status), default=None),
     }
+
+
+def _unreachable(view: cluster.ClusterView, api_server: processes.Process) -> dict[str, str]:
+    """Member -> why it does not answer the API server's own certificate."""
+    try:
+        client = access.etcd_access_of_api_server(
+            flags_of(api_server.argv[1:]), [each.endpoint for each in view.members if each.endpoint], access.container_root(api_server)
+        ).client()
+        found = cluster.survey(client)
+    except KubetuneError as exc:
+        return {each.member.name: str(exc) for each in view.members}
+    return {each.member.name: each.failure for each in found.members if each.status is None}

@@ -202,7 +202,7 @@ _APISERVER_FLAGS = (
     ),
     # Not in the guide, but checked: --version takes any number of them, the start does not, or it would do harm.
     Flag("goaway-chance", "number", minimum=0, maximum=0.02, defaults=(((1, 20), "0"),)),
-    Flag("shutdown-delay-duration", "duration", minimum=0, defaults=(((1, 20), "0s"),)),
+    Flag("shutdown-delay-duration", "duration", minimum=0, defaults=(((1, 20), "0s"),), larger_is_on_purpose=True),
     Flag("delete-collection-workers", "int", minimum=0, defaults=(((1, 20), "1"),)),
     # Known for their versions only.
     Flag("feature-gates", "gates", defaults=(((1, 20), ""),), repeatable=True),

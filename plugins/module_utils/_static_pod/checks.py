@@ -44,7 +44,7 @@ def etcd_version(version: tuple[int, ...], allowed: bool) -> list[str]:
 def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> list[str]:
     """Relations between etcd's settings. ``database_bytes``: the largest file of any member, None if unknown."""
     wrong = []
-    heartbeat, election = _number(plan, "heartbeat-interval", version), _number(plan, "election-timeout", version)
+    heartbeat, election = number(plan, "heartbeat-interval", version), number(plan, "election-timeout", version)
     if heartbeat and election and election < ELECTION_PER_HEARTBEAT * heartbeat:
         wrong.append(
             f"etcd --election-timeout: {election:g} ms is less than {ELECTION_PER_HEARTBEAT} x --heartbeat-interval "
@@ -56,7 +56,7 @@ def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> li
             f"etcd --auto-compaction-retention: {retention!r} is no number of revisions, which --auto-compaction-mode=revision "
             "needs (etcd counts the nanoseconds of a duration, and never compacts): give a whole number such as 100000"
         )
-    quota = _number(plan, "quota-backend-bytes", version) or 2 * 2**30
+    quota = number(plan, "quota-backend-bytes", version) or 2 * 2**30
     if database_bytes is not None and 0 < quota <= database_bytes:
         change = plan.change_of("--quota-backend-bytes")
         way_out = "choose more, or compact and defragment first"
@@ -83,7 +83,7 @@ def etcd(plan: Plan, version: tuple[int, ...], database_bytes: int | None) -> li
 
 def kube_apiserver(plan: Plan, version: tuple[int, ...]) -> list[str]:
     wrong = []
-    seats = sum(_number(plan, name, version) or 0 for name in ("max-requests-inflight", "max-mutating-requests-inflight"))
+    seats = sum(number(plan, name, version) or 0 for name in ("max-requests-inflight", "max-mutating-requests-inflight"))
     if seats <= 0:
         wrong.append(
             "kube-apiserver --max-requests-inflight: the sum with --max-mutating-requests-inflight is 0, and the server "
@@ -97,7 +97,7 @@ def kube_apiserver(plan: Plan, version: tuple[int, ...]) -> list[str]:
                 plan.undo(f"--{name}", "left_out", "--authorization-config is set, and the server refuses both together")
             else:
                 wrong.append(f"kube-apiserver --{name}: it excludes --authorization-config: remove one of them")
-    period = _number(plan, "etcd-count-metric-poll-period", version)
+    period = number(plan, "etcd-count-metric-poll-period", version)
     if period == 0 or (period and period > 120):
         plan.say(
             "--etcd-count-metric-poll-period", "warning", flags.get("etcd-count-metric-poll-period"),
@@ -189,7 +189,8 @@ def _take_back(plan: Plan, keys: Sequence[str], reason: str) -> bool:
     return False
 
 
-def _number(plan: Plan, name: str, version: tuple[int, ...]) -> float | None:
+def number(plan: Plan, name: str, version: tuple[int, ...]) -> float | None:
+    """A flag's value as the process will see it, a duration in seconds; None where it is no number or has no default."""
     text = effective(plan, name, version)
     if text is None:
         return None

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A static pod's manifest as a parsed object: read and change single settings, leave all the rest alone.
 
-A *setting* is named either by a flag (``--quota-backend-bytes``) or by a resource (``requests.cpu``), and its value
-is text. A flag that appears more than once has its values in order.
+A *setting* is named by a flag (``--quota-backend-bytes``), a resource (``requests.cpu``) or a time that the pod is given
+(``pod.startup_probe_seconds``), and its value is text. A flag that appears more than once has its values in order.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ _ETCD = "etcd"
 #: Kubernetes' own default of terminationGracePeriodSeconds.
 GRACE = 30
 RESOURCES = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
+#: Seconds to leave before it is killed; seconds to start before it is killed: the startup probe's failureThreshold x periodSeconds.
+GRACE_KEY, STARTUP_KEY = "pod.termination_grace_period_seconds", "pod.startup_probe_seconds"
+TIMES = (GRACE_KEY, STARTUP_KEY)
+#: Kubernetes' own defaults of a probe (pkg/apis/core/v1/defaults.go, SetDefaults_Probe).
+PROBE_PERIOD, PROBE_FAILURES = 10, 3
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,33 @@ class Manifest:
             amounts.pop(name, None)
             if not amounts:
                 resources.pop(kind)
+
+    def time(self, key: str) -> str | None:
+        """Whole seconds of one of `TIMES`, None where it is not set: there is no startup probe, or nothing but the default of `GRACE`."""
+        if key == GRACE_KEY:
+            seconds = self.pod["spec"].get("terminationGracePeriodSeconds")
+            return None if seconds is None else str(seconds)
+        probe = self._startup_probe
+        return None if probe is None else str(int(probe.get("failureThreshold") or PROBE_FAILURES) * self.startup_period)
+
+    def set_time(self, key: str, value: str | None) -> None:
+        """Of the startup probe only the failures change, in whole periods; without one there is nothing to change."""
+        probe = self._startup_probe
+        if key == GRACE_KEY and value is None:
+            self.pod["spec"].pop("terminationGracePeriodSeconds", None)
+        elif key == GRACE_KEY:
+            self.pod["spec"]["terminationGracePeriodSeconds"] = int(value or GRACE)
+        elif probe is not None and value is not None:
+            probe["failureThreshold"] = -(-int(value) // self.startup_period)
+
+    @property
+    def startup_period(self) -> int:
+        """Seconds between two tries of the startup probe."""
+        return int((self._startup_probe or {}).get("periodSeconds") or PROBE_PERIOD)
+
+    @property
+    def _startup_probe(self) -> dict[str, Any] | None:
+        return (self.container or {}).get("startupProbe") or None
 
     def host_path(self, path: str) -> str | None:
         """Where a path of the container is on the host; None when no hostPath volume carries it."""

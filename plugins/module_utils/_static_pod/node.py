@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from .._errors import KubetuneError
-from . import checks, recorded, standalone, versions, wal
+from . import checks, etcd_servers, recorded, standalone, timing, versions, wal
 from .catalogue import COMPONENTS, ETCD, KUBE_APISERVER, Component
 from .flags import version_of
 from .manifest import Manifest, flags_of
-from .plan import Memory, Plan, Wish, plan, same, text, wishes
+from .plan import Memory, Plan, Wish, plan, plan_times, same, text, wishes
 
 #: Days. kubeadm renews certificates at each upgrade; one that ends within a week may end in the middle of a repair.
 CERTIFICATE_MIN_DAYS = 7
@@ -37,6 +37,9 @@ class Request:
         flags, resources: see `plan.wishes`.
         standalone: identity, listeners and paths of a complete manifest; see `standalone`.
         wal: where etcd's WAL shall live, one of `wal.PLACES`.
+        etcd_servers: whom the API server asks, one of `etcd_servers.CHOICES`.
+        termination_grace_seconds, startup_seconds: for the pod to leave and to start; None: what the sums of `timing` need.
+        balancer: ``interval`` (seconds) and ``failures`` of its checks; empty where there is none.
         refused: profile flag -> why the target's binary turned it down.
         recorded: what to go back to, with state ``recorded``.
     """
@@ -51,6 +54,10 @@ class Request:
     allow_unsafe_version: bool = False
     certificate_min_days: float = CERTIFICATE_MIN_DAYS
     wal: str = "as_it_is"
+    etcd_servers: str = "as_it_is"
+    termination_grace_seconds: int | None = None
+    startup_seconds: int | None = None
+    balancer: Mapping[str, Any] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     recorded: recorded.Recorded | None = None
 
@@ -125,12 +132,14 @@ def plan_node(requests: Mapping[str, Request], facts: Mapping[str, Any], pods: M
     if result.problems:
         return result
     for name, request in requests.items():
-        _plan_component(result, COMPONENTS[name], request)
+        _plan_component(result, COMPONENTS[name], request, facts["cluster"])
     _relate(result, requests, facts, pods)
     return result
 
 
-def _plan_component(result: NodePlan, component: Component, request: Request) -> None:
+def _plan_component(
+    result: NodePlan, component: Component, request: Request, cluster: Mapping[str, Any] | None
+) -> None:
     live = result.live[component.name]
     if request.recorded:
         _plan_recorded(result, live, request.recorded, request)
@@ -154,18 +163,14 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
     except ValueError as exc:
         result.problems.append(f"{component.name}: the version cannot be told: {exc}")
         return
-    wanted, wrong = ({}, []) if request.state == "absent" else wishes(
-        component, request.profile, request.flags, request.resources, request.refused
-    )
+    memory = Memory(_canonical(component, (live.memory or {}).get("settings", {})), rendered)
+    wanted, dropped, wrong = ({}, {}, []) if request.state == "absent" else _wanted(component, request, base, memory, cluster)
     result.problems += wrong
     if wrong:
         return
     fitted = versions.fit(component, wanted, version)
     result.problems += fitted.problems
     wanted = fitted.wanted
-    memory = Memory(_canonical(component, (live.memory or {}).get("settings", {})), rendered)
-    if component.name == ETCD and request.state == "present":
-        wanted = {**wanted, **wal.wish(request.wal, base.flags(), memory)}
     elsewhere, wrong = _given_elsewhere(base, component, wanted)
     result.problems += wrong
     if wrong:
@@ -178,7 +183,10 @@ def _plan_component(result: NodePlan, component: Component, request: Request) ->
         planned.say(key, verdict, value, reason=reason)
     for key, reason in fitted.left_out.items():
         planned.say(key, "left_out", component.flag(key[2:]).guide, reason=reason)
+    for key, reason in dropped.items():
+        planned.say(key, "left_out", reason=reason)
     result.problems += versions.outlook(planned, version)
+    result.problems += _settle_times(planned, request, base, version, cluster)
     if component.name == ETCD:
         result.problems += _unfit_wal(live, planned)
     result.plans[component.name] = planned
@@ -200,6 +208,42 @@ def _plan_recorded(result: NodePlan, live: Live, then: recorded.Recorded, reques
 def _canonical(component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is remembered, each flag under its present name."""
     return {f"--{component.flag(key[2:]).name}" if key.startswith("--") else key: each for key, each in settings.items()}
+
+
+def _wanted(
+    component: Component, request: Request, base: Manifest, memory: Memory, cluster: Mapping[str, Any] | None
+) -> tuple[dict[str, Wish], dict[str, str], list[str]]:
+    """Wishes for flags and resources, setting -> why the profile's wish is dropped, and what is wrong."""
+    wrong = timing.unfit(component, request.termination_grace_seconds, request.startup_seconds, request.balancer)
+    found, more = wishes(component, request.profile, request.flags, request.resources, request.refused)
+    wrong += more
+    if wrong:
+        return {}, {}, wrong
+    if component.name == ETCD:
+        return {**found, **wal.wish(request.wal, base.flags(), memory)}, {}, []
+    instead, dropped, wrong = timing.flag_wishes(component, found, request.termination_grace_seconds, request.balancer)
+    servers, more = etcd_servers.wish(request.etcd_servers, base.flags(), memory, cluster)
+    return {key: wish for key, wish in {**found, **instead, **servers}.items() if key not in dropped}, dropped, wrong + more
+
+
+def _settle_times(
+    planned: Plan, request: Request, base: Manifest, version: tuple[int, ...], cluster: Mapping[str, Any] | None
+) -> list[str]:
+    if request.state == "absent":
+        plan_times(planned, {}, version)
+        return []
+    known = cluster or {}
+    servers = planned.manifest.flags().get(etcd_servers.FLAG[2:], [])
+    if request.etcd_servers != "local" and "," in ",".join(servers) and etcd_servers.FLAG in planned.settings:
+        planned.say(etcd_servers.FLAG, "warning", servers, reason=etcd_servers.BLAST_RADIUS)
+    return timing.settle(
+        planned, base, version, known.get("database_bytes"),
+        computed=request.profile == "guide" or bool(request.balancer) or any(name in request.flags for name in timing.FLAGS),
+        grace=request.termination_grace_seconds,
+        startup=request.startup_seconds,
+        balancer=request.balancer,
+        members=len(known.get("members", [])),
+    )
 
 
 def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest | None, bool]:
@@ -227,7 +271,7 @@ def _base(live: Live, request: Request, problems: list[str]) -> tuple[Manifest |
     rendered = Manifest(standalone.render(component.name, request.standalone), component.name)
     if live.manifest is None:
         return rendered, True
-    moved = {wal.FLAG[2:]} if wal.FLAG in (remembered.get("settings") or {}) else set()
+    moved = {key[2:] for key in (wal.FLAG, etcd_servers.FLAG) if key in (remembered.get("settings") or {})}
     differences = _differences(component, live.manifest, rendered, moved)
     # Somebody else has replaced ours, as kubeadm does: merge into theirs.
     if untouched or request.mode == "standalone":

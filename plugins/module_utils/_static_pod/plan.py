@@ -17,16 +17,21 @@ from typing import Any, Mapping, Sequence
 from .. import _report
 from .catalogue import Component
 from .flags import BadValue, Flag, dotted, gates_of, gates_text, texts_of
-from .manifest import RESOURCES, Manifest
+from .manifest import RESOURCES, TIMES, Manifest
 from .resources import quantity
 
 
 @dataclass(frozen=True)
 class Wish:
-    """One setting that is wanted; ``values`` None means: nothing from us, whatever the profile says."""
+    """One setting that is wanted; ``values`` None means: nothing from us, whatever the profile says.
+
+    Attributes:
+        note: what a change to it means; said where it is one.
+    """
 
     values: list[str] | None
     explicit: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,15 @@ def read(component: Component, manifest: Manifest, key: str) -> list[str] | None
     if key.startswith("--"):
         flags = manifest.flags()
         return next((flags[name] for name in component.flag(key[2:]).lives if name in flags), None)
-    value = manifest.resource(key)
+    value = manifest.time(key) if key in TIMES else manifest.resource(key)
     return None if value is None else [value]
 
 
 def write(result: Plan, key: str, values: list[str] | None) -> None:
     """A flag by the name that the version has for it, and by no other."""
+    if key in TIMES:
+        result.manifest.set_time(key, values[0] if values else None)
+        return
     if not key.startswith("--"):
         result.manifest.set_resource(key, values[0] if values else None)
         return
@@ -197,12 +205,20 @@ def _resource_wishes(component: Component, resources: Any, wrong: list[str]) -> 
 def plan(
     component: Component, live: Manifest, wanted: Mapping[str, Wish], memory: Memory, version: tuple[int, ...]
 ) -> Plan:
-    """Merge what is wanted into what is there. ``live`` is not changed."""
+    """Merge what is wanted into what is there. ``live`` is not changed. The pod's times come later, with `plan_times`."""
     result = Plan(component, Manifest(live.pod, component.name), memory, version=version)
     meant = _meant(live, wanted)
-    for key in [*wanted, *(key for key in memory.settings if key not in wanted)]:
+    for key in [*wanted, *(key for key in memory.settings if key not in wanted and key not in TIMES)]:
         _decide(result, key, wanted.get(key), memory.settings.get(key), version, meant.get(key, ""))
     return result
+
+
+def plan_times(result: Plan, wanted: Mapping[str, Wish], version: tuple[int, ...]) -> None:
+    """Merge the times of the pod, which rest on the flags as planned."""
+    for key in TIMES:
+        remembered = result.memory.settings.get(key)
+        if key in wanted or remembered:
+            _decide(result, key, wanted.get(key), remembered, version, "")
 
 
 def _meant(live: Manifest, wanted: Mapping[str, Wish]) -> dict[str, str]:
@@ -258,7 +274,8 @@ def _decide(
     write(result, key, target)
     result.changes.append(Change(key, there, target, "explicit" if wish.explicit else "profile"))
     twice = "" if there == live else f"it was given {len(there or [])} times, and the last one counted"
-    _say_changed(result, key, flag, live, target, version, [drifted and f"it had drifted from {text(applied)}", twice, renamed])
+    why = [drifted and f"it had drifted from {text(applied)}", twice, renamed, wish.note]
+    _say_changed(result, key, flag, live, target, version, why)
 
 
 def _restore(result: Plan, key: str, live: list[str] | None, original: list[str] | None) -> None:
@@ -315,7 +332,7 @@ def _is_default(flag: Flag, values: Any, version: tuple[int, ...]) -> bool:
 
 
 def same(flag: Flag | None, one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
-    """Whether two values of a setting mean the same to its program; ``flag`` None for a resource, a value None for not set."""
+    """Whether two values of a setting mean the same to its program; ``flag`` None for a resource or a time, a value None for not set."""
     if one is None or other is None or len(one) != len(other):
         return one == other
     if flag is None:

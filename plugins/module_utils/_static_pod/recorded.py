@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
 from .catalogue import Component
-from .manifest import RESOURCES, Manifest
+from .manifest import RESOURCES, TIMES, Manifest
 from .plan import Change, Memory, Plan, item, read, text
 
 
@@ -73,10 +73,10 @@ def window_of(states: Sequence[Mapping[str, Any]], target: str) -> str:
 
 
 def differences(component: Component, live: Manifest, then: Manifest) -> list[Change]:
-    """Every flag and resource that is not the same, as the change which takes it back."""
+    """Every flag, resource and time that is not the same, as the change which takes it back."""
     has, had = live.flags(), then.flags()
     pairs = [(f"--{name}", has.get(name), had.get(name)) for name in dict.fromkeys([*has, *had])]
-    pairs += [(key, read(component, live, key), read(component, then, key)) for key in RESOURCES]
+    pairs += [(key, read(component, live, key), read(component, then, key)) for key in (*RESOURCES, *TIMES)]
     return [Change(key, now, before, "restore") for key, now, before in pairs if now != before]
 
 

@@ -445,9 +445,9 @@ AMOUNTS = {"requests.cpu": "1000m", "requests.memory": "2Gi", "limits.memory": "
 def test_a_patch_says_what_was_applied() -> None:
     memory = {"settings": {**{key: {"applied": [value], "original": None} for key, value in AMOUNTS.items()}, "--x": {"applied": ["1"]}}}
     component = COMPONENTS[ETCD]
-    assert patches.resources(component, memory) == AMOUNTS
-    assert patches.resources(component, {**memory, "rendered": True}) == {}
-    assert patches.resources(component, None) == {}
+    assert patches.settings(component, memory) == AMOUNTS
+    assert patches.settings(component, {**memory, "rendered": True}) == {}
+    assert patches.settings(component, None) == {}
     text = patches.render(component, AMOUNTS)
     assert text and yaml.safe_load(text) == {
         "spec": {
@@ -466,11 +466,26 @@ def test_a_patch_of_a_plan() -> None:
         {"role": "etcd_static_pod", "item": "etcd limits.cpu", "verdict": "left_out", "value": "4"},
     ]
     memory = {"settings": {"limits.cpu": {"applied": ["4"], "original": None}}}
-    assert patches.resources(COMPONENTS[ETCD], memory, report) == {"requests.cpu": "2"}
-    assert patches.resources(COMPONENTS[API], memory, report) == {"limits.cpu": "4"}
+    assert patches.settings(COMPONENTS[ETCD], memory, report) == {"requests.cpu": "2"}
+    assert patches.settings(COMPONENTS[API], memory, report) == {"limits.cpu": "4"}
     # Said as kubeadm writes it, meant as it was applied.
     settings = {"settings": {"requests.cpu": {"applied": ["2000m"], "original": None}}}
-    assert patches.resources(COMPONENTS[ETCD], settings, report) == {"requests.cpu": "2000m"}
+    assert patches.settings(COMPONENTS[ETCD], settings, report) == {"requests.cpu": "2000m"}
+
+
+def test_a_patch_of_the_times() -> None:
+    times = {"pod.termination_grace_period_seconds": "50", "pod.startup_probe_seconds": "480"}
+    memory = {"settings": {key: {"applied": [value], "original": None} for key, value in times.items()}}
+    assert patches.settings(COMPONENTS[API], memory) == times
+    text = patches.render(COMPONENTS[API], times)
+    assert text and yaml.safe_load(text) == {
+        "spec": {
+            "terminationGracePeriodSeconds": 50,
+            "containers": [{"name": "kube-apiserver", "startupProbe": {"failureThreshold": 48}}],
+        }
+    }
+    only = patches.render(COMPONENTS[API], {"pod.termination_grace_period_seconds": "50"})
+    assert only and yaml.safe_load(only) == {"spec": {"terminationGracePeriodSeconds": 50}}
 
 
 def test_patches_come_stay_and_go(tmp_path: Path) -> None:
