@@ -52,7 +52,7 @@ def parse_manifests(facts: Mapping[str, Any]) -> dict[str, Any]:
             where = f" line {mark.line + 1}" if mark else ""
             wrong.append(
                 f"{facts['manifests_directory']}/{name}{where} is not YAML ({getattr(exc, 'problem', exc)}): mend it, the "
-                "kubelet drops such a pod"
+                "kubelet drops a pod whose manifest it cannot read"
             )
     if wrong:
         raise Refusal(wrong)

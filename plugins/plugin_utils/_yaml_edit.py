@@ -169,8 +169,7 @@ class _Change:
             if key in new and not _same(old[key], new[key]):
                 if keys.count(key) > 1:
                     raise NotKept(f"{key!r} stands there twice, and changes")
-                after = self._colons[bisect_left(self._colons, _end(where))]
-                self.node(value, _Place(after, where.start_mark.column, flow=bool(node.flow_style)), old[key], new[key])
+                self.node(value, _Place(self._colon(where), where.start_mark.column, flow=bool(node.flow_style)), old[key], new[key])
         if node.flow_style:
             spans = [(where.start_mark.index, _end(value)) for _key, where, value in pairs]
             quotes = self._chosen_quotes(node)
@@ -325,6 +324,13 @@ class _Change:
         if isinstance(node, _Alias):
             raise NotKept("a key of it is a reference")
         return self._composer.construct_object(node, deep=True)
+
+    def _colon(self, key: yaml.Node) -> int:
+        """Offset behind the colon of a key."""
+        found = bisect_left(self._colons, _end(key))
+        if found == len(self._colons):
+            raise NotKept("a key of it has no colon, and what it stands for changes")
+        return self._colons[found]
 
     def _line(self, offset: int) -> int:
         """Where the line of an offset starts."""

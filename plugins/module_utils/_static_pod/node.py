@@ -414,8 +414,9 @@ def _given_elsewhere(
             found[key] = ("already_right" if wish.values else "left_out", value, f"{variable.name} in the container's environment gives it")
         elif wish.explicit:
             wrong.append(
-                f"{component.name} {key}: {variable.name} is set in the container's environment ({text(value) or 'filled in by the kubelet'}), "
-                f"and etcd does not start with both: remove the variable from {component.manifest}, or the flag from {component.role}_flags"
+                f"{component.name} {key}: {variable.name} is set in the container's environment "
+                f"({text(value) or 'filled in by the kubelet'}), and etcd does not start with both: remove the variable from "
+                f"{component.manifest}, or the flag from {component.role}_flags"
             )
         else:
             found[key] = (
