@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults test-upgrade test-vm benchmark benchmark-rolling benchmark-wal clean
+.PHONY: help bootstrap lab demo test test-faults test-upgrade test-vm test-versions benchmark benchmark-rolling benchmark-wal clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,10 @@ test-upgrade: bootstrap ## a tuned cluster from one Kubernetes minor to the next
 test-vm: ## the collection in a virtual machine with a kernel, disks and reboots of its own (emulated where there is no KVM)
 	@tests/lab/bootstrap.sh vm
 	@python -m pytest tests/vm -v
+
+test-versions: bootstrap ## the guide on every version of etcd and kube-apiserver that can be built; writes docs/versions.md
+	@python -m tests.lab versions
+	@KUBETUNE_TEST_VERSIONS=all python -m pytest tests/integration/test_versions.py -v
 
 benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, each node's window
 	@python -m tests.benchmarks.site_gap

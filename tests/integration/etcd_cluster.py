@@ -86,12 +86,14 @@ class EtcdCluster:
     members: list[Member]
     tls: Tls
     flags: list[str] = field(default_factory=list)
+    program: Path | None = None
 
     @classmethod
-    def create(cls, directory: Path, names: list[str], *flags: str) -> EtcdCluster:
+    def create(cls, directory: Path, names: list[str], *flags: str, program: Path | None = None) -> EtcdCluster:
         """
         Args:
             flags: further ones for each member.
+            program: another etcd than the lab's.
         """
         members = []
         for name in names:
@@ -99,7 +101,7 @@ class EtcdCluster:
             home = directory / name
             home.mkdir(parents=True)
             members.append(Member(name, home, f"https://127.0.0.1:{client}", f"https://127.0.0.1:{peer}"))
-        cluster = cls(directory, members, make_certificates(directory / "pki"), list(flags))
+        cluster = cls(directory, members, make_certificates(directory / "pki"), list(flags), program)
         try:
             for member in members:
                 cluster.start(member)
@@ -114,7 +116,7 @@ class EtcdCluster:
         with open(member.log, "ab") as log:
             member.process = subprocess.Popen(
                 [
-                    str(binary("etcd")),
+                    str(self.program or binary("etcd")),
                     f"--name={member.name}",
                     f"--data-dir={member.data_directory}",
                     f"--listen-client-urls={member.client_url}",

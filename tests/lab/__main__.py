@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from . import binaries, cluster, engine, host_sysctls, images, machines, nodes
+from . import binaries, cluster, engine, host_sysctls, images, machines, nodes, versions
 from .console import run, say
 from .errors import LabError
 from .settings import Settings, from_environment, names_in_checkout, state_folder
@@ -156,6 +156,7 @@ def main(arguments: list[str]) -> int:
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     command = commands.add_parser("assets", help="fill the cache and stop there")
     command.add_argument("--benchmark", action="store_true", help="etcd's load generator too; prints where it is")
+    commands.add_parser("versions", help="fill the cache with the binaries of every version that is tested; prints their folders")
     options = parser.parse_args(arguments)
     try:
         settings = from_environment()
@@ -179,6 +180,8 @@ def main(arguments: list[str]) -> int:
             images.provide_archive(settings)
             if options.benchmark:
                 print(binaries.provide_benchmark(settings))
+        elif options.command == "versions":
+            print(*versions.provide(settings), sep="\n")
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

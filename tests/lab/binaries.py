@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from .settings import Settings
 
 KUBERNETES = ("kubeadm", "kubelet", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 ETCD = ("etcd", "etcdctl", "etcdutl")
+PAUSE = "pause"
+ALL = (*KUBERNETES, *ETCD, PAUSE)
 # The newest whose module is published; it speaks to every etcd 3.x.
 BENCHMARK_VERSION = "3.6.8"
 _PINS = Path(__file__).with_name("downloads.json")
@@ -50,12 +52,12 @@ def pause_file(settings: Settings) -> Path:
     return settings.assets / "pause" / "pause"
 
 
-def missing(settings: Settings) -> list[Path]:
-    """Binaries that a lab needs and the cache lacks."""
+def missing(settings: Settings, names: Collection[str] = ALL) -> list[Path]:
+    """Those of the named binaries that the cache lacks; a lab needs all."""
     needed = [kubernetes_dir(settings) / name for name in KUBERNETES]
     needed += [etcd_dir(settings) / name for name in ETCD]
     needed.append(pause_file(settings))
-    return [path for path in needed if not path.exists()]
+    return [path for path in needed if path.name in names and not path.exists()]
 
 
 @contextmanager
@@ -67,21 +69,20 @@ def cache_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def provide(settings: Settings) -> None:
-    """Fills the cache with what is missing: downloads first, then a build of the rest."""
+def provide(settings: Settings, names: Collection[str] = ALL) -> None:
+    """Fills the cache with what is missing of the named binaries: downloads first, then a build of the rest."""
     with cache_lock(settings):
-        absent = missing(settings)
+        absent = missing(settings, names)
         if not absent:
             return
         say(f"not in {settings.assets}: {' '.join(path.name for path in absent)}")
         _download(settings, absent)
-        absent = missing(settings)
-        names = [path.name for path in absent]
-        if any(name in KUBERNETES for name in names):
-            _build_kubernetes(settings, [name for name in KUBERNETES if name in names])
-        if any(name in ETCD for name in names):
-            _build_etcd(settings, [name for name in ETCD if name in names])
-        if "pause" in names:
+        left = [path.name for path in missing(settings, names)]
+        if any(name in KUBERNETES for name in left):
+            _build_kubernetes(settings, [name for name in KUBERNETES if name in left])
+        if any(name in ETCD for name in left):
+            _build_etcd(settings, [name for name in ETCD if name in left])
+        if PAUSE in left:
             go_build.build_file(settings.assets, Path(__file__).with_name("files") / "pause.go", pause_file(settings))
 
 
@@ -129,7 +130,7 @@ def _download(settings: Settings, absent: list[Path]) -> None:
     known = pins()
     for path in absent:
         address = release_address(settings, path.name)
-        if path.exists() or path.name == "pause" or address not in known:
+        if path.exists() or path.name == PAUSE or address not in known:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings.assets, prefix=".download-") as folder:

@@ -1,0 +1,221 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One inventory on every version: planned on kubeadm's own manifests, judged by that version's binaries, and really started.
+
+Of the versions that are not the lab's own, only ``make test-versions`` provides the binaries; it also writes docs/versions.md.
+Kubernetes 1.29 to 1.32 do not build here: their plan is held against the table of flags.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import judge
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import standalone
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.flags import dotted, gates_of, version_of
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
+
+from tests.integration.api_server import Pki, running
+from tests.integration.etcd_cluster import EtcdCluster, free_port
+from tests.lab import settings, versions
+from tests.unit.hosts import FIXTURES, Host
+
+LAB = settings.from_environment()
+ALL = os.environ.get("KUBETUNE_TEST_VERSIONS") == "all"
+PAGE = settings.REPOSITORY / "docs" / "versions.md"
+#: The inventory of all versions: the guide, a flag with two names, a boolean that became a feature gate, and plain ones.
+FLAGS = {
+    ETCD: {
+        "experimental-corrupt-check-time": "12h", "warning-apply-duration": "200ms", "experimental-stop-grpc-service-on-defrag": True,
+        "max-request-bytes": 2097152,
+    },
+    KUBE_APISERVER: {"goaway-chance": 0.001, "delete-collection-workers": 4, "shutdown-delay-duration": "2s"},
+}
+REQUESTS = {name: Request(flags=flags) for name, flags in FLAGS.items()}
+#: kubeadm's release -> the minor version of the etcd whose image it names.
+KUBEADM = {"1.33.13": "3.5", "1.34.4": "3.6", "1.35.4": "3.6", "1.36.3": "3.6", "1.37.2": "3.7"}
+
+
+@dataclass
+class Set:
+    """One kubeadm release with the etcd that belongs to it. programs: component -> binary."""
+
+    kubernetes: str
+    programs: dict[str, Path]
+    versions: dict[str, str]
+    plan: NodePlan
+
+
+@dataclass
+class Row:
+    kubernetes: str
+    etcd: str
+    flags: dict[str, int]
+    seconds: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def rows() -> Iterator[list[Row]]:
+    found: list[Row] = []
+    yield found
+    if ALL and len(found) == len(KUBEADM):
+        PAGE.write_text(page(sorted(found, key=lambda row: version_of(row.kubernetes))), encoding="utf-8")
+
+
+@pytest.fixture(scope="module", params=KUBEADM)
+def versioned(request: pytest.FixtureRequest) -> Set:
+    kubernetes = str(request.param)
+    if not ALL and kubernetes != LAB.kubernetes:
+        pytest.skip(f"Kubernetes {kubernetes} is not the lab's version: make test-versions builds it and runs this")
+    folder = versions.etcd_folder(LAB, KUBEADM[kubernetes])
+    programs = {ETCD: folder / "etcd" if folder else None, KUBE_APISERVER: LAB.assets / f"kubernetes-{kubernetes}" / KUBE_APISERVER}
+    missing = [name for name, path in programs.items() if path is None or not path.exists()]
+    assert not missing, f"{' and '.join(missing)} for {kubernetes}: make test-versions builds what is missing"
+    real = {name: path for name, path in programs.items() if path}
+    said = {name: judge.version(str(path)) for name, path in real.items()}
+    return Set(kubernetes, real, said, planned(kubernetes, said))
+
+
+def planned(kubernetes: str, said: dict[str, str]) -> NodePlan:
+    """What the collection makes of kubeadm's manifests."""
+    host = Host(FIXTURES / f"kubeadm-{kubernetes}")
+    for name, version in said.items():
+        host.run(name, version, 2**20)
+    plan = plan_node(REQUESTS, host.facts, host.pods)
+    assert plan.problems == []
+    return plan
+
+
+def tuning(plan: NodePlan, name: str) -> list[str]:
+    """The flags of a planned manifest but for those which say who and where the process is."""
+    identity = COMPONENTS[name].identity
+    return [
+        f"--{flag}={value}" for flag, values in plan.plans[name].manifest.flags().items() if flag not in identity for value in values
+    ]
+
+
+def test_the_manifests_are_those_of_every_version_that_is_built() -> None:
+    assert tuple(KUBEADM) == versions.KUBERNETES
+    assert set(KUBEADM.values()) == {versions.DEBIAN_MINOR, *(dotted(version_of(each)[:2]) for each in versions.ETCD)}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_the_binary_accepts_what_is_rendered(versioned: Set, name: str) -> None:
+    verdict = judge.judge(str(versioned.programs[name]), versioned.plan.plans[name].manifest.argv[1:])
+    assert verdict.accepted, verdict.text
+    # What is deprecated is only what kubeadm or the guide says itself.
+    ours = {f"--{flag}" for flag in FLAGS[name]} - {"--experimental-corrupt-check-time", "--experimental-stop-grpc-service-on-defrag"}
+    assert not [notice for notice in verdict.notices if any(flag in notice for flag in ours)]
+
+
+def test_the_inventory_is_there_by_the_names_of_the_version(versioned: Set) -> None:
+    flags = versioned.plan.plans[ETCD].manifest.flags()
+    old = version_of(versioned.versions[ETCD]) < (3, 6)
+    prefix = "experimental-" if old else ""
+    assert flags[f"{prefix}corrupt-check-time"] == ["12h"]
+    assert flags[f"{prefix}warning-apply-duration"] == ["200ms"]
+    if old:
+        assert flags["experimental-stop-grpc-service-on-defrag"] == ["true"]
+        assert "feature-gates" not in flags
+    else:
+        assert not [flag for flag in flags if flag.startswith("experimental-")]
+        assert gates_of(flags["feature-gates"]) == {"InitialCorruptCheck": "true", "StopGRPCServiceOnDefrag": "true"}
+
+
+def test_both_start_and_work(versioned: Set, rows: list[Row], tmp_path: Path) -> None:
+    """etcd with its rendered flags, and before it an API server with kubeadm's manifest, tuned, and this test's identity."""
+    flags = {name: tuning(versioned.plan, name) for name in COMPONENTS}
+    began = time.monotonic()
+    etcd = EtcdCluster.create(tmp_path / "etcd", ["cp1"], *flags[ETCD], program=versioned.programs[ETCD])
+    seconds = {ETCD: time.monotonic() - began}
+    try:
+        started = etcd.members[0].log_entries("starting an etcd server")[0]
+        assert started["etcd-version"] == versioned.versions[ETCD]
+        assert started["quota-backend-bytes"] == 8589934592 and started["snapshot-count"] == 100000
+        pki = Pki(tmp_path / "pki").directory
+        argv = api_server_argv(versioned, etcd, pki)
+        for server in running(tmp_path, argv, versioned.programs[KUBE_APISERVER]):
+            seconds[KUBE_APISERVER] = server.seconds
+            assert f'"gitVersion": "v{versioned.kubernetes}"' in server.ask("/version").read().decode()
+            assert server.ask("/api/v1/namespaces/kube-system").status == 200
+            assert etcd.client().get("/registry/namespaces/kube-system")
+            seats = re.findall(r"^apiserver_flowcontrol_nominal_limit_seats\{.*\} (\S+)$", server.ask("/metrics").read().decode(), re.M)
+            assert 4000 <= sum(map(float, seats)) <= 4000 + len(seats)
+    finally:
+        etcd.stop_all()
+    count = {name: sum(change.key.startswith("--") for change in versioned.plan.plans[name].changes) for name in COMPONENTS}
+    rows.append(Row(versioned.kubernetes, versioned.versions[ETCD], count, seconds))
+
+
+def api_server_argv(versioned: Set, etcd: EtcdCluster, pki: Path) -> list[str]:
+    """kubeadm's command line, tuned; who and where it is are the test's."""
+    manifest = Manifest(versioned.plan.plans[KUBE_APISERVER].manifest.pod, KUBE_APISERVER)
+    given: dict[str, Any] = {
+        "image": manifest.image, "advertise_address": "127.0.0.1", "secure_port": free_port(), "service_cluster_ip_range": "10.96.0.0/16",
+        "etcd_servers": etcd.members[0].client_url, "pki_dir": str(pki),
+    }
+    own = Manifest(standalone.render(KUBE_APISERVER, given), KUBE_APISERVER).flags()
+    for name in COMPONENTS[KUBE_APISERVER].identity:
+        manifest.set_flag(name, own.get(name))
+    manifest.set_flag("bind-address", ["127.0.0.1"])
+    # No Endpoints can hold a loopback address, which 1.37 checks at its start.
+    manifest.set_flag("endpoint-reconciler-type", ["none"])
+    for flag, path in (("etcd-cafile", etcd.tls.ca_file), ("etcd-certfile", etcd.tls.cert_file), ("etcd-keyfile", etcd.tls.key_file)):
+        manifest.set_flag(flag, [path])
+    return manifest.argv
+
+
+@pytest.mark.parametrize("kubernetes", ["1.29.15", "1.30.14", "1.31.14", "1.32.13"])
+def test_older_versions_hold_against_the_table(kubernetes: str) -> None:
+    """Their kubeadm writes etcd 3.5 the same flags as 1.33's, and the API server only flags that all of these versions have."""
+    said = {ETCD: "3.5.24", KUBE_APISERVER: kubernetes}
+    plan = planned("1.33.13", said)
+    for name, component in COMPONENTS.items():
+        flags = plan.plans[name].manifest.flags()
+        version = version_of(said[name])
+        assert all(component.flag(flag).has(flag, version) for flag in flags)
+        assert all(
+            component.flag(flag).same(flags[component.flag(flag).name_in(version)][-1], str(value).lower()) for flag, value in FLAGS[name].items()
+        )
+        assert {flag.name for flag in component.flags if flag.guide is not None} <= set(flags)
+
+
+def page(rows: list[Row]) -> str:
+    lines = [
+        "<!-- Written by `make test-versions` (tests/integration/test_versions.py): run it again. -->",
+        "# Versions",
+        "",
+        f"Run on {time.strftime('%Y-%m-%d', time.gmtime())}: one inventory, with the guide's profile and the explicit flags",
+        "",
+        *(f"- {name}: {', '.join(f'`{flag}`' for flag in flags)}" for name, flags in FLAGS.items()),
+        "",
+        "on the manifests that each kubeadm release writes. The binaries of each version judged the rendered command lines (`--version`",
+        "behind all flags), and then ran with them: one etcd member, and an API server on it until `/readyz` was well and its seats were",
+        "the guide's. `make test-versions` builds the binaries and does it again.",
+        "",
+        "| Kubernetes | etcd | Flags changed: kube-apiserver, etcd | Accepted by both binaries | Ready after: etcd, kube-apiserver |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.kubernetes} | {row.etcd} | {row.flags[KUBE_APISERVER]}, {row.flags[ETCD]} | yes | "
+        f"{row.seconds[ETCD]:.1f} s, {row.seconds[KUBE_APISERVER]:.1f} s |"
+        for row in rows
+    ]
+    lines += [
+        "",
+        "Kubernetes 1.29 to 1.32 cannot be built from their published modules alone. The same inventory is planned for them, and every",
+        "flag is one that the [table of flags](flags.md) has in that version; no binary has judged it here. On a host the binary that runs",
+        "there does, before anything is written.",
+        "",
+    ]
+    return "\n".join(lines)
