@@ -11,7 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import judge
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.flags import version_of
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest, flags_of
 
 from tests.integration.assets import binary
@@ -59,6 +61,25 @@ def test_etcd_does_not_start_with_a_flag_and_its_variable(own: list[str], value:
     assert "conflicting environment variable" in said and variable.name in said
     # Its --version does not tell, which is why the plan has to.
     assert say(ETCD, ["--max-wals=3", "--version"], 10, **{variable.name: value})[0] == 0
+
+
+#: A value of each type that etcd takes for every flag of it.
+VALUES = {"duration": "1h", "int": "7", "bool": "true", "string": "x"}
+TWINS = [
+    *([f"--{flag.name}={VALUES[flag.type]}", f"--{flag.formerly}={VALUES[flag.type]}"] for flag in COMPONENTS[ETCD].flags if flag.formerly),
+    *([f"--feature-gates={flag.gate}=true", f"--{flag.name}=true"] for flag in COMPONENTS[ETCD].flags if flag.gate),
+]
+
+
+@pytest.mark.parametrize("words", TWINS, ids=lambda words: words[1])
+def test_etcd_3_6_does_not_start_with_both_names_of_a_setting(own: list[str], words: list[str]) -> None:
+    """Its --version does not tell, which is why a plan writes only one of them."""
+    if not version_of(judge.version(str(binary(ETCD)))) < (3, 7):
+        pytest.skip("etcd 3.7 has only one name for each")
+    status, said = say(ETCD, [*own, *words], 10)
+    assert status == 1
+    assert "at the same time" in said or "flags are set. Use only" in said, said[-1000:]
+    assert say(ETCD, [*words, "--version"], 10)[0] == 0
 
 
 def test_etcd_takes_everything_from_a_configuration_file(own: list[str], tmp_path: Path) -> None:

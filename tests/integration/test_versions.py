@@ -184,9 +184,9 @@ def test_older_versions_hold_against_the_table(kubernetes: str) -> None:
         flags = plan.plans[name].manifest.flags()
         version = version_of(said[name])
         assert all(component.flag(flag).has(flag, version) for flag in flags)
-        assert all(
-            component.flag(flag).same(flags[component.flag(flag).name_in(version)][-1], str(value).lower()) for flag, value in FLAGS[name].items()
-        )
+        for given, value in FLAGS[name].items():
+            flag = component.flag(given)
+            assert flag.same(flags[flag.name_in(version)][-1], str(value).lower()), given
         assert {flag.name for flag in component.flags if flag.guide is not None} <= set(flags)
 
 

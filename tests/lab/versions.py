@@ -83,7 +83,8 @@ def _from_debian(settings: Settings, folder: Path) -> Path:
     versions = {line.split("|")[1].strip() for line in table.splitlines() if "|" in line}
     fitting = [each for each in versions if each.startswith(f"{DEBIAN_MINOR}.")]
     if not fitting:
-        raise LabError(f"{' and '.join(_DEBIAN_SUITES)} have no etcd {DEBIAN_MINOR} (only {', '.join(sorted(versions))}): put one into {settings.assets}")
+        have = ", ".join(sorted(versions)) or "none"
+        raise LabError(f"{' and '.join(_DEBIAN_SUITES)} have no etcd {DEBIAN_MINOR} (but {have}): put its binaries into {settings.assets}")
     newest = max(fitting, key=_numbers)
     with waiting(f"fetching etcd {newest} from Debian"):
         run(["apt-get", "download", "--quiet", *(f"{package}={newest}" for package in _DEBIAN_PACKAGES)], env=apt, cwd=folder)

@@ -114,7 +114,8 @@ def _gates_to_booleans(component: Component, result: Fitted, version: tuple[int,
         wish = result.wanted.setdefault(f"--{former.name}", Wish([value], explicit=True))
         if wish.values and not former.same(wish.values[-1], value):
             result.problems.append(
-                f"{component.name} --{former.name}: {wish.values[-1]} is given, and {gate}={value} in {GATES}, which is the same setting: give one"
+                f"{component.name} --{former.name}: {wish.values[-1]} is given, and {gate}={value} in {GATES}, which is the same setting: "
+                "give one"
             )
 
 

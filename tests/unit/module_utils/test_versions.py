@@ -193,7 +193,8 @@ def test_a_gate_and_its_boolean_that_disagree_are_an_error() -> None:
 
 def test_a_gate_that_an_old_etcd_lacks_is_an_error() -> None:
     problems = planned(host_with("3.5.24"), **{"feature-gates": "PriorityRequest=true"}).problems
-    assert problems == ["etcd --feature-gates: etcd 3.5.24 has no PriorityRequest yet: take it out of etcd_static_pod_flags until the upgrade"]
+    what_to_do = "take it out of etcd_static_pod_flags until the upgrade"
+    assert problems == [f"etcd --feature-gates: etcd 3.5.24 has no PriorityRequest yet: {what_to_do}"]
 
 
 def test_a_gate_beside_its_boolean_in_the_manifest_is_said_before_etcd_says_it() -> None:
