@@ -11,12 +11,10 @@ EXIT = 45
 HOUSEKEEPING = 6
 #: Seconds for the API server to be ready before anything is touched.
 API_SERVER_PATIENCE = 10
-#: Seconds until etcd answers, and the same for the API server, which kubeadm's startup probe allows 240; on top of both
-#: what the database takes: etcd hashes it as it starts (InitialCorruptCheck), the API server fills its watch caches from it.
+#: Seconds until etcd answers, and the same for the API server, which kubeadm's startup probe allows 240. With a database for
+#: which that probe needs a larger budget (`_static_pod.timing.startup_seconds`) both are as much longer.
 ETCD_READY = 180
 API_SERVER_READY = 300
-#: A disk and a core as slow as this still get through.
-DATABASE_BYTES_PER_SECOND = 20 * 2**20
 #: Seconds between two looks at processes which have to stay.
 WATCH_POLL = 0.5
 #: Seconds until all members are whole and caught up again.

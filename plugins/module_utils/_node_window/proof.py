@@ -12,6 +12,7 @@ from .._errors import KubetuneError
 from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._node.processes import Process
+from .._static_pod import timing
 from . import patience
 from .gate import stop_key
 from .journal import Journal
@@ -40,7 +41,7 @@ class Proof:
         """How long a process may take until it serves."""
         shortest = patience.ETCD_READY if component == "etcd" else patience.API_SERVER_READY
         gate = self._journal.reached("gate", "done") or {}
-        return shortest + gate.get("database_bytes", 0) / patience.DATABASE_BYTES_PER_SECOND
+        return shortest + timing.startup_seconds(component, gate.get("database_bytes")) - timing.STARTUP_STEPS[0]
 
     def cluster(self) -> str:
         """Every member is well again. Return what ails others for good; a member of ours that is not well raises.

@@ -26,6 +26,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node_windo
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.proof import Proof
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import timing
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
 from tests.unit.module_utils.window_node import (  # fixtures too
@@ -538,9 +539,10 @@ def test_a_watch_that_was_cut_off_lasts_its_time_at_most_after_a_jump(node: Node
 
 
 def test_what_is_waited_for_grows_with_the_database(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulated members have 1 MiB each."""
+    """The simulated members have 1 MiB each, too much for kubeadm's startup budget at this rate."""
     monkeypatch.setattr(patience, "API_SERVER_READY", 0)
-    monkeypatch.setattr(patience, "DATABASE_BYTES_PER_SECOND", 2**20)
+    monkeypatch.setattr(timing, "STARTUP_STEPS", (240, 241))
+    monkeypatch.setitem(timing.STARTUP_RATE, API, 2**12)
     at_event(monkeypatch, "undo", lambda: monkeypatch.setattr(patience, "API_SERVER_READY", PATIENT))
     node.api_unready_with = "new"
     assert_rolled_back(node, node.run(node.both()), "kube-apiserver is not ready: HTTP 500: [-]etcd failed (waited 1 s)")

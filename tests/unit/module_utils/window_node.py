@@ -193,7 +193,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(patience, name, seconds)
     monkeypatch.setattr(patience, "WATCH_POLL", 0.002)
     monkeypatch.setattr(images, "missing_sandbox", lambda: "")  # whatever runs where the tests do
-    monkeypatch.setattr(patience, "DATABASE_BYTES_PER_SECOND", float("inf"))
 
 
 @pytest.fixture
