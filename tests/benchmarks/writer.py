@@ -35,24 +35,44 @@ class Record:
         return sorted(((b - a, a) for a, b in zip(times, times[1:])), reverse=True)
 
 
+class Etcd:
+    """A lab's members by their gateways; an index is that of the node."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.endpoints = lab.etcd_endpoints
+        self._context = ssl.create_default_context(cafile=str(lab.etcd_ca))
+        self._context.load_cert_chain(str(lab.etcd_certificate), str(lab.etcd_key))
+
+    def connect(self, index: int, timeout: float = PATIENCE) -> http.client.HTTPSConnection:
+        url = urlsplit(self.endpoints[index])
+        return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout, context=self._context)
+
+    def call(self, index: int, path: str, body: dict, timeout: float = 60) -> dict:
+        """Raises OSError, http.client.HTTPException or ValueError where there is no answer."""
+        connection = self.connect(index, timeout)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
 class Writer(threading.Thread):
     """Start it, stop it with `finish`."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(name="writer", daemon=True)
         self.record = Record()
-        self._endpoints = lab.etcd_endpoints
-        self._context = ssl.create_default_context(cafile=str(lab.etcd_ca))
-        self._context.load_cert_chain(str(lab.etcd_certificate), str(lab.etcd_key))
+        self._etcd = Etcd(lab)
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
         at = 0
-        connection = self._connect(at)
+        connection = self._etcd.connect(at)
         due = time.monotonic()
         number = 0
         while not self._stop_asked.is_set():
-            body = json.dumps({"key": _b64(f"{PREFIX}{number:08d}"), "value": _b64(str(number))})
+            body = json.dumps({"key": b64(f"{PREFIX}{number:08d}"), "value": b64(str(number))})
             while not self._stop_asked.is_set():
                 try:
                     connection.request("POST", "/v3/kv/put", body, {"Content-Type": "application/json"})
@@ -65,8 +85,8 @@ class Writer(threading.Thread):
                     pass
                 self.record.errors += 1
                 connection.close()
-                at = (at + 1) % len(self._endpoints)
-                connection = self._connect(at)
+                at = (at + 1) % len(self._etcd.endpoints)
+                connection = self._etcd.connect(at)
             number += 1
             due = max(due + PACE, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
@@ -80,28 +100,16 @@ class Writer(threading.Thread):
     def lost(self) -> dict[str, list[int]]:
         """Endpoint -> acknowledged keys which a linearizable read there does not find."""
         wanted = {number for _at, number in self.record.acknowledged}
-        return {endpoint: sorted(wanted - self._read(index)) for index, endpoint in enumerate(self._endpoints)}
+        return {endpoint: sorted(wanted - self._read(index)) for index, endpoint in enumerate(self._etcd.endpoints)}
 
     def clean_up(self) -> None:
-        self._call(0, "/v3/kv/deleterange", {"key": _b64(PREFIX), "range_end": _b64(PREFIX[:-1] + "0")})
+        self._etcd.call(0, "/v3/kv/deleterange", {"key": b64(PREFIX), "range_end": b64(PREFIX[:-1] + "0")})
 
     def _read(self, index: int) -> set[int]:
-        body = {"key": _b64(PREFIX), "range_end": _b64(PREFIX[:-1] + "0"), "keys_only": True}
-        found = self._call(index, "/v3/kv/range", body).get("kvs", [])
+        body = {"key": b64(PREFIX), "range_end": b64(PREFIX[:-1] + "0"), "keys_only": True}
+        found = self._etcd.call(index, "/v3/kv/range", body).get("kvs", [])
         return {int(base64.b64decode(each["key"]).decode().rpartition("/")[2]) for each in found}
 
-    def _call(self, index: int, path: str, body: dict) -> dict:
-        connection = self._connect(index, 60)
-        try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
 
-    def _connect(self, index: int, timeout: float = PATIENCE) -> http.client.HTTPSConnection:
-        url = urlsplit(self._endpoints[index])
-        return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout, context=self._context)
-
-
-def _b64(text: str) -> str:
+def b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

@@ -6,7 +6,8 @@
 What happens after SIGTERM (k8s.io/apiserver pkg/server/genericapiserver.go, RunWithContext, 1.33 to 1.37): /readyz fails at once,
 and the server goes on for ``--shutdown-delay-duration``; then it waits for requests, which ``--request-timeout`` bounds, and at the
 same time for watches, which ``--shutdown-watch-termination-grace-period`` bounds; then it closes connections, for at most
-``--request-timeout``, or 2 s with ``--shutdown-send-retry-after``. The kubelet kills it when terminationGracePeriodSeconds are over.
+``--request-timeout``, or 2 s with ``--shutdown-send-retry-after``, which matters for streams that are no watches (logs -f). The kubelet
+kills it when terminationGracePeriodSeconds are over.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ STARTUP_RATE = {"etcd": 16 * 2**20, "kube-apiserver": 8 * 2**20}
 
 DELAY = "--shutdown-delay-duration"
 WATCH_DRAIN = "--shutdown-watch-termination-grace-period"
-RETRY_AFTER = "shutdown-send-retry-after"
+RETRY_AFTER = "--shutdown-send-retry-after"
 #: Whoever sets one of them wants the sums to be right.
-FLAGS = (DELAY[2:], WATCH_DRAIN[2:], RETRY_AFTER, "request-timeout")
+FLAGS = (DELAY[2:], WATCH_DRAIN[2:], RETRY_AFTER[2:], "request-timeout")
 
 
 def startup_seconds(component: str, database_bytes: int | None) -> int:
@@ -66,7 +67,8 @@ def unfit(component: Component, grace: Any, startup: Any, balancer: Any) -> list
 def _unfit_balancer(variable: str, balancer: Any) -> list[str]:
     if not balancer:
         return []
-    if not isinstance(balancer, Mapping) or set(balancer) - {"interval", "failures", "path"} or not {"interval", "failures"} <= set(balancer):
+    needed = {"interval", "failures"}
+    if not isinstance(balancer, Mapping) or set(balancer) - needed - {"path"} or needed - set(balancer):
         return [f"{variable}: {balancer!r} is not allowed, a mapping of interval and failures is needed, with path where it is not /readyz"]
     wrong = []
     if isinstance(balancer["interval"], bool) or not isinstance(balancer["interval"], (int, float)) or not 0 < balancer["interval"] <= 300:
@@ -104,7 +106,8 @@ def flag_wishes(
         seconds = balancer_seconds(balancer)
         delay = Wish(
             [f"{seconds}s"], explicit=False,
-            note=f"{balancer['interval']:g} s x {balancer['failures']} checks of the balancer and {BALANCER_MARGIN} s; each restart takes that much longer",
+            note=f"{balancer['interval']:g} s x {balancer['failures']} checks of the balancer and {BALANCER_MARGIN} s; each restart "
+            "takes that much longer",
         )
         found[DELAY] = delay
     drain = wanted.get(WATCH_DRAIN)
@@ -206,7 +209,10 @@ def _exit_problems(planned: Plan, version: tuple[int, ...], grace: int | None) -
             f"{planned.component.role}_termination_grace_seconds: {grace} {what}, and the kubelet would kill the server each time: at "
             f"least {least} is needed"
         ]
-    planned.say(GRACE_KEY, "warning", [str(there)], reason=f"{there} s {what}, and the kubelet kills the server each time: {least} is needed")
+    planned.say(
+        GRACE_KEY, "warning", [str(there)],
+        reason=f"{there} s {what}, and the kubelet kills the server each time: {least} is needed",
+    )
     return []
 
 
@@ -216,12 +222,18 @@ def _warn_of_exit(planned: Plan, version: tuple[int, ...], ours: bool) -> None:
     if not ours:
         return
     left = there - needed["delay"] - MARGIN
-    closes = (checks.effective(planned, RETRY_AFTER, version) or "false").lower() in ("true", "t", "1")
-    if not needed["watch"] and not closes:
-        longest = min(float(there), needed["delay"] + needed["request"])
+    longest = min(float(there), needed["delay"] + needed["request"])
+    closes = (checks.effective(planned, RETRY_AFTER[2:], version) or "false").lower() in ("true", "t", "1")
+    if not closes and not needed["watch"]:
         planned.say(
             WATCH_DRAIN, "warning", ["0s"],
             reason=f"watches never end, so each restart waits {longest:g} s for the old server: 5s lets it leave within seconds",
+        )
+    elif not closes:
+        planned.say(
+            RETRY_AFTER, "warning", ["false"],
+            reason=f"a stream such as kubectl logs -f makes each restart wait {longest:g} s for the old server: true lets it leave "
+            "within seconds",
         )
     if needed["request"] > left:
         whole = math.ceil(needed["delay"] + needed["request"]) + MARGIN
@@ -250,8 +262,8 @@ def _balanced(planned: Plan, version: tuple[int, ...], balancer: Mapping[str, An
     if balancer and delay < balancer_seconds(balancer):
         planned.say(
             DELAY, "warning", [f"{delay:g}s"],
-            reason=f"the balancer takes up to {balancer_seconds(balancer)} s ({balancer['interval']:g} s x {balancer['failures']} checks and "
-            f"{BALANCER_MARGIN} s) to send nobody here any more; clients are refused in between",
+            reason=f"the balancer takes up to {balancer_seconds(balancer)} s ({balancer['interval']:g} s x {balancer['failures']} checks "
+            f"and {BALANCER_MARGIN} s) to send nobody here any more; clients are refused in between",
         )
     if not chance:
         return []

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import etcd_servers, timing
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import etcd_servers, recorded, timing
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
 from hypothesis import given
@@ -117,6 +119,8 @@ def test_a_live_delay_beyond_the_grace_period_is_only_warned_of_without_the_prof
 def test_watches_that_never_end_are_said_with_their_seconds(host) -> None:
     want = api(profile="upstream", flags={"request-timeout": "300s"}, termination_grace_seconds=305)
     assert "each restart waits 300 s" in lines(planned(host, want), timing.WATCH_DRAIN)["warning"]["reason"]
+    streams = api(flags={"shutdown-send-retry-after": None})
+    assert "kubectl logs -f makes each restart wait 30 s" in lines(planned(host, streams), timing.RETRY_AFTER)["warning"]["reason"]
     closing = api(profile="upstream", flags={"shutdown-send-retry-after": True}, termination_grace_seconds=30)
     assert lines(planned(host, closing), timing.WATCH_DRAIN) == {}
 
@@ -141,6 +145,15 @@ def test_the_window_waits_for_the_longer_of_both_grace_periods(host) -> None:
     apply(host, requests)
     back = api(termination_grace_seconds=40)
     assert _static_pods.make_order(planned(host, back), back, host.facts, "run").kube_apiserver.grace == 90
+
+
+def test_a_recorded_state_has_its_times(host) -> None:
+    before = host.facts["manifests"]["kube-apiserver.yaml"]["text"]
+    apply(host, api(termination_grace_seconds=90, startup_seconds=600, profile="upstream"))
+    then = Manifest(yaml.safe_load(before), API)
+    changes = recorded.differences(COMPONENTS[API], Manifest(host.pod(API), API), then)
+    found = {change.key: (change.before, change.after) for change in changes}
+    assert found == {GRACE: (["90"], None), STARTUP: (["600"], ["240"])}
 
 
 # --- the balancer -------------------------------------------------------------------------------------------------------
