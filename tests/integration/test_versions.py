@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import Host as ClusterHost
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.hosts import record
+from ansible_collections.kubetune.control_plane.plugins.module_utils._kubeadm.plan import plan as plan_kubeadm
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import judge
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import standalone
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.flags import dotted, gates_of, version_of
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.node import NodePlan, Request, plan_node
+from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _static_pods
 
 from tests.integration.api_server import Pki, running
 from tests.integration.etcd_cluster import EtcdCluster, free_port
@@ -37,11 +43,16 @@ PAGE = settings.REPOSITORY / "docs" / "versions.md"
 FLAGS = {
     ETCD: {
         "experimental-corrupt-check-time": "12h", "warning-apply-duration": "200ms", "experimental-stop-grpc-service-on-defrag": True,
-        "max-request-bytes": 2097152,
+        "watch-progress-notify-interval": "10s", "max-request-bytes": 2097152,
     },
     KUBE_APISERVER: {"goaway-chance": 0.001, "delete-collection-workers": 4, "shutdown-delay-duration": "2s"},
 }
 REQUESTS = {name: Request(flags=flags) for name, flags in FLAGS.items()}
+#: Those of them that etcd 3.6 has by another name, as one setting each.
+NEW_IN_3_6 = {
+    "--corrupt-check-time", "--warning-apply-duration", "--watch-progress-notify-interval", "--feature-gates",
+    "--experimental-stop-grpc-service-on-defrag",
+}
 #: kubeadm's release -> the minor version of the etcd whose image it names.
 KUBEADM = {"1.33.13": "3.5", "1.34.4": "3.6", "1.35.4": "3.6", "1.36.3": "3.6", "1.37.2": "3.7"}
 
@@ -97,11 +108,13 @@ def planned(kubernetes: str, said: dict[str, str]) -> NodePlan:
 
 
 def tuning(plan: NodePlan, name: str) -> list[str]:
-    """The flags of a planned manifest but for those which say who and where the process is."""
+    return flags_without_identity(plan.plans[name].manifest.pod, name)
+
+
+def flags_without_identity(pod: dict[str, Any], name: str) -> list[str]:
+    """The flags of a manifest but for those which say who and where the process is."""
     identity = COMPONENTS[name].identity
-    return [
-        f"--{flag}={value}" for flag, values in plan.plans[name].manifest.flags().items() if flag not in identity for value in values
-    ]
+    return [f"--{flag}={value}" for flag, values in Manifest(pod, name).flags().items() if flag not in identity for value in values]
 
 
 def test_the_manifests_are_those_of_every_version_that_is_built() -> None:
@@ -173,6 +186,90 @@ def api_server_argv(versioned: Set, etcd: EtcdCluster, pki: Path) -> list[str]:
     for flag, path in (("etcd-cafile", etcd.tls.ca_file), ("etcd-certfile", etcd.tls.cert_file), ("etcd-keyfile", etcd.tls.key_file)):
         manifest.set_flag(flag, [path])
     return manifest.argv
+
+
+@pytest.mark.skipif(not ALL, reason="it takes the binaries of all versions: make test-versions builds them and runs this")
+def test_one_inventory_over_all_upgrades(tmp_path: Path) -> None:
+    """From 1.33 to 1.37, on the data of one etcd: kubeadm writes each release's manifests from what is persisted, the member starts
+    with them as they are, the collection plans on them, the member starts with that, and it is persisted for the next release."""
+    configuration: dict[str, Any] = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
+    annotation: str | None = None
+    memory: dict[str, Any] = {name: None for name in COMPONENTS}
+    etcd: EtcdCluster | None = None
+    try:
+        for number, (kubernetes, minor) in enumerate(KUBEADM.items()):
+            folder = versions.etcd_folder(LAB, minor)
+            assert folder
+            host = Host(kubeadm_manifests(kubernetes, configuration, tmp_path / kubernetes))
+            said = {ETCD: judge.version(str(folder / "etcd")), KUBE_APISERVER: kubernetes}
+            for name, version in said.items():
+                host.run(name, version, 2**20)
+            host.facts["memory"] = memory
+            as_upgraded = flags_without_identity(host.pod(ETCD), ETCD)
+            if etcd is None:
+                etcd = EtcdCluster.create(tmp_path / "etcd", ["cp1"], *as_upgraded, program=folder / "etcd")
+            else:
+                restart(etcd, folder / "etcd", as_upgraded)
+            plan = plan_node(REQUESTS, host.facts, host.pods)
+            assert plan.problems == []
+            judged = judge.judge(
+                str(LAB.assets / f"kubernetes-{kubernetes}" / KUBE_APISERVER), plan.plans[KUBE_APISERVER].manifest.argv[1:]
+            )
+            assert judged.accepted, judged.text
+            restart(etcd, folder / "etcd", tuning(plan, ETCD))
+            assert [etcd.client().get(f"/{earlier}").value for earlier in range(number)] == list(KUBEADM)[:number]
+            etcd.client().put(f"/{number}", kubernetes)
+            order = _static_pods.make_order(plan, REQUESTS, host.facts, "run")
+            # What kubeadm was given is right already, but for the names that are new in etcd 3.6.
+            changed = {name: {change.key for change in plan.plans[name].changes if change.key.startswith("--")} for name in COMPONENTS}
+            if number == 1:
+                assert changed[ETCD] == NEW_IN_3_6
+            assert [name for name in COMPONENTS if changed[name]] == [list(COMPONENTS), [ETCD], [], [], []][number]
+            for name, part in ((ETCD, order and order.etcd), (KUBE_APISERVER, order and order.kube_apiserver)):
+                if part and part.changes:
+                    host.write(f"{name}.yaml", part.new)
+                    host.run(name, said[name], 2**20)
+                    memory[name] = part.memory
+            host.facts["memory"] = memory
+            kept = plan_kubeadm(configuration, annotation, [ClusterHost(**{**record("cp1", host.facts), "members": [], "member": ""})])
+            configuration, annotation = kept.configuration.data, kept.memory.to_annotation()
+        assert not [flag for flag in host.pod(ETCD)["spec"]["containers"][0]["command"] if "experimental" in flag]
+        # Nothing is wanted any more: kubeadm's own manifest is back.
+        gone = plan_node({name: Request(state="absent") for name in COMPONENTS}, host.facts, host.pods)
+        assert gone.problems == []
+        for name in COMPONENTS:
+            pure = Manifest(Host(FIXTURES / f"kubeadm-{kubernetes}").pod(name), name)
+            identity = COMPONENTS[name].identity
+            assert {flag: values for flag, values in gone.plans[name].manifest.flags().items() if flag not in identity} == {
+                flag: values for flag, values in pure.flags().items() if flag not in identity
+            }
+    finally:
+        if etcd:
+            etcd.stop_all()
+
+
+def restart(etcd: EtcdCluster, program: Path, flags: list[str]) -> None:
+    (member,) = etcd.members
+    etcd.stop(member)
+    etcd.program, etcd.flags = program, flags
+    etcd.start(member)
+    etcd.wait_until_whole()
+
+
+def kubeadm_manifests(kubernetes: str, configuration: dict[str, Any], root: Path) -> Path:
+    """The folder of manifests that a kubeadm release writes of a configuration, in a root directory of its own."""
+    (root / "etc").mkdir(parents=True)
+    node = {"name": "cp1", "criSocket": "unix:///run/containerd/containerd.sock"}
+    init = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration", "localAPIEndpoint": {"advertiseAddress": "10.0.0.1"},
+        "nodeRegistration": node,
+    }
+    text = yaml.safe_dump_all([init, {**configuration, "kubernetesVersion": f"v{kubernetes}"}])
+    (root / "etc" / "kubeadm.yaml").write_text(text)
+    for phase in (["etcd", "local"], ["control-plane", "all"]):
+        command = [LAB.assets / f"kubernetes-{kubernetes}" / "kubeadm", "init", "phase", *phase, "--rootfs", root]
+        subprocess.run([*command, "--config", "/etc/kubeadm.yaml"], check=True, capture_output=True, timeout=60)
+    return root / "etc" / "kubernetes" / "manifests"
 
 
 @pytest.mark.parametrize("kubernetes", ["1.29.15", "1.30.14", "1.31.14", "1.32.13"])
