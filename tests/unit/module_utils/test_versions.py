@@ -143,6 +143,15 @@ def test_what_was_there_by_the_old_name_comes_back_by_the_versions_own() -> None
     assert names(planned(host))[NEW] == ["6h"]
 
 
+def test_what_is_remembered_by_the_old_name_is_the_same_setting() -> None:
+    host = host_with("3.5.24", f"{OLD}=12h")
+    host.facts["memory"][ETCD] = {"settings": {f"--{OLD}": {"applied": ["12h"], "original": ["6h"]}}}
+    plan = planned(host, **{NEW: "12h"})
+    assert [line["verdict"] for line in plan.report if "corrupt-check-time" in line["item"]] == ["already_right"]
+    assert names(plan)[OLD] == ["12h"]
+    assert names(planned(host))[OLD] == ["6h"]
+
+
 @pytest.mark.parametrize("name", [OLD, NEW])
 def test_a_variable_of_either_name_counts(name: str) -> None:
     host = host_with("3.6.8")
@@ -182,6 +191,13 @@ def test_a_gate_over_an_upgrade_and_away() -> None:
     assert "experimental-stop-grpc-service-on-defrag" not in flags
     assert not planned(host, **wanted).changes(ETCD)
     assert names(planned(host))["feature-gates"] == ["InitialCorruptCheck=true"]
+
+
+def test_a_gate_that_is_wanted_no_more_goes_and_the_others_stay() -> None:
+    host = host_with("3.6.8")
+    apply(host, "3.6.8", **{"feature-gates": "StopGRPCServiceOnDefrag=true,InitialCorruptCheck=false,CompactHashCheck=true"})
+    plan = planned(host, **{"feature-gates": "CompactHashCheck=true"})
+    assert names(plan)["feature-gates"] == ["InitialCorruptCheck=true,CompactHashCheck=true"]
 
 
 def test_a_gate_and_its_boolean_that_disagree_are_an_error() -> None:
