@@ -275,6 +275,10 @@ def test_an_etcd_that_does_not_run_is_mended_while_the_others_serve(node: Node) 
 
 def test_it_is_not_mended_while_another_member_is_down(node: Node) -> None:
     part = broken_by_hand(node, ETCD)
+    node.kubelet.paused = True  # it starts such a process again and again, and each is there for a moment
+    time.sleep(0.05)
+    while node.kubelet.is_up(ETCD):
+        time.sleep(0.002)
     one_down(node)
     result = node.run(node.order(part))
     assert result["outcome"] == "refused" and "no quorum" in result["message"]

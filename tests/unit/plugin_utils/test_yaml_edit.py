@@ -275,5 +275,5 @@ def test_whatever_changes_in_whatever_layout(document: dict[str, Any], data: Any
     assert _yaml.load(changed) == wanted
     if wanted == document:
         assert changed == text
-    if newline == "\r\n":
+    if "\r\n" in text:  # a single line without an end tells nothing
         assert changed.count("\n") == changed.count("\r\n")
