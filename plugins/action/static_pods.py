@@ -130,7 +130,11 @@ class ActionModule(ActionBase):
         if unfinished:
             display.display(f"{self._host}: a node window is open or was cut off; it is ended first")
             self._module(WINDOW, operation="resume")
-            self._follow(unfinished["id"])
+            try:
+                self._follow(unfinished["id"])
+            except _Unchanged as exc:
+                # The node is well and as it was before that window: this run's own plan decides.
+                display.warning(f"{self._host}: the window that was open there has ended: {exc}")
             facts = self._module(INFO, **options)["facts"]
         return dict(facts)
 
@@ -229,7 +233,8 @@ class ActionModule(ActionBase):
             "rolled_back": "the old manifests are back and healthy",
             "broken": "THIS NODE NEEDS A PERSON",
         }[outcome]
-        raise KubetuneError(f"{window['message']} ({after})" + (f"\n  last lines of the container:{log}" if log else ""))
+        failure = _Unchanged if outcome in ("refused", "rolled_back") else KubetuneError
+        raise failure(f"{window['message']} ({after})" + (f"\n  last lines of the container:{log}" if log else ""))
 
     def _module(self, name: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -251,6 +256,10 @@ def _in_range(given: Mapping[str, Any]) -> None:
     ):
         if not least <= given[name] <= most:
             raise KubetuneError(f"{name}: {given[name]} is not allowed, {least} to {most} is; correct {variable}")
+
+
+class _Unchanged(KubetuneError):
+    """The window has ended, and the node is healthy with the manifests from before it."""
 
 
 class _Lost(KubetuneError):

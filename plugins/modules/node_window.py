@@ -110,7 +110,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, judge
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import memory_path, read_memory, read_unfinished
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import STATE, memory_path, read_memory, read_unfinished
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import unit
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order
@@ -130,8 +130,13 @@ def _judge(programs: dict) -> dict:
 
 def _start(order: dict, program: str) -> dict:
     """The unit first: once the order is there, a reboot has to find somebody who carries it through."""
-    unit.install(sys.executable, program)
-    Journal().begin(Order.from_dict(order))
+    try:
+        unit.install(sys.executable, program)
+        Journal().begin(Order.from_dict(order))
+    except OSError as exc:
+        raise KubetuneError(
+            f"the order cannot be put down, so nothing was changed: {exc}; make room on the file system of {STATE}, then run again"
+        ) from exc
     unit.start()
     return {"changed": True}
 

@@ -32,6 +32,10 @@ def main(argv: list[str], state: Path = STATE) -> int:
         except KubetuneError as exc:
             print(f"error: {exc}", file=sys.stderr, flush=True)
             return 1
+        except OSError as exc:
+            # A full or read-only disk: the order stays, and with it the next run's, or boot's, way to the end.
+            print(f"error: the window cannot be ended: {exc}; mend that, and run again", file=sys.stderr, flush=True)
+            return 1
     return 0 if result is None or result["outcome"] == "changed" else 1
 
 

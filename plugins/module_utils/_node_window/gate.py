@@ -97,10 +97,15 @@ class Gate:
         return database
 
     def _make_sure_of_room(self) -> None:
-        for directory in (Path(self._order.manifests_directory), self._state):
+        needed = {Path(self._order.manifests_directory): patience.FREE_BYTES, self._state: patience.FREE_BYTES}
+        paths = self._order.wal
+        if paths and self._etcd and self._etcd.part.changes:
+            # A WAL that moves away leaves room where it was, and its new place is looked at for itself.
+            needed |= {Path(each): wal.NEXT_SEGMENTS for each in {paths.data, paths.old} if each and paths.old == paths.new}
+        for directory, bytes_needed in needed.items():
             facts = os.statvfs(directory)
-            if facts.f_bavail * facts.f_frsize < patience.FREE_BYTES or (facts.f_files and facts.f_favail < patience.FREE_INODES):
-                raise Refused(f"the file system of {directory} is full: make room for {patience.FREE_BYTES >> 20} MiB")
+            if facts.f_bavail * facts.f_frsize < bytes_needed or (facts.f_files and facts.f_favail < patience.FREE_INODES):
+                raise Refused(f"the file system of {directory} is full: make room for {bytes_needed >> 20} MiB")
 
     def _make_sure_of_the_sandbox(self) -> None:
         image = images.missing_sandbox()

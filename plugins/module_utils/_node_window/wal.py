@@ -23,9 +23,11 @@ from .._errors import KubetuneError
 from .._node.state import free_bytes, sync_directory
 from .order import Wal
 
-#: Bytes which etcd needs on top of a copy: the segment that it writes next and the one that it prepares
-#: (server/storage/wal/wal.go, SegmentSizeBytes, etcd 3.5 to 3.7), and as much again.
-ROOM = 4 * 64 * 1000 * 1000
+#: Bytes of the segment that etcd writes next and of the one that it prepares
+#: (server/storage/wal/wal.go, SegmentSizeBytes, etcd 3.5 to 3.7).
+NEXT_SEGMENTS = 2 * 64 * 1000 * 1000
+#: Bytes which etcd needs on top of a copy: these, and as much again.
+ROOM = 2 * NEXT_SEGMENTS
 _OLD = ".kubetune-old-"
 _CHUNK = 1 << 20
 #: Seconds between two words on how far the copy is.

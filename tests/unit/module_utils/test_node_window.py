@@ -908,6 +908,25 @@ def test_the_way_back_needs_no_space_beside_the_manifests(node: Node, monkeypatc
     assert sorted(path.name for path in node.manifests.iterdir()) == ["etcd.yaml", "kube-apiserver.yaml"]
 
 
+def test_a_directory_that_becomes_read_only_before_the_first_step_is_undone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the staged texts can be removed then; the next window writes them anew."""
+    real = Path.unlink
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == node.manifests:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        real(path, missing_ok=missing_ok)
+
+    at_event(monkeypatch, "api_out", lambda: monkeypatch.setattr(Path, "unlink", read_only))
+    result = node.run(node.both())
+    assert result["outcome"] == "rolled_back", result
+    assert "Operation not permitted" in result["message"]
+    monkeypatch.undo()
+    for path in node.manifests.glob(".*"):
+        path.unlink()
+    node.assert_all("old")
+
+
 def test_a_full_disk_is_found_before_anything_is_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FREE_BYTES", 2**62)
     assert_untouched(node, node.both(), "is full: make room")

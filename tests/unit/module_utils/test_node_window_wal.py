@@ -249,3 +249,10 @@ def test_a_wal_that_is_where_it_shall_be_stays(tmp_path: Path) -> None:
         assert node.default.is_symlink()
     finally:
         node.kubelet.close()
+
+
+def test_a_data_disk_without_room_for_the_next_segments_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = LoggedNode(tmp_path)
+    stays = Wal(str(node.places["old"]), str(node.places["old"]), str(node.data))
+    monkeypatch.setattr(wal, "NEXT_SEGMENTS", 2**62)
+    assert_untouched(node, node.order(node.part(ETCD), wal=stays), "is full: make room")
