@@ -2,7 +2,7 @@
 # All tests that `make test` promises, on a lab of their own which is gone afterwards, whatever happens.
 #
 #   tests/run.sh        lint, unit, real processes, the molecule scenario, the short faults
-#   tests/run.sh faults the molecule scenario's lab, and every fault (about half an hour)
+#   tests/run.sh faults the molecule scenario's lab, and every fault (about an hour); with --write-table docs/faults.md is written
 #
 # Called by make, which provides the Python environment on PATH.
 set -euo pipefail
@@ -41,7 +41,7 @@ molecule test --scenario-name standalone --no-report --no-command-borders
 
 part "faults, and what kubeadm keeps, on the three nodes"
 if [ "${1:-all}" = faults ]; then
-	python -m pytest tests/faults tests/persistence -v
+	python -m pytest tests/faults tests/persistence -v "${@:2}"
 else
 	python -m pytest tests/faults tests/persistence -v -m "not long"
 fi

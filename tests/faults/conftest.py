@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from tests.benchmarks.writer import Writer
+from tests.faults import table
+from tests.faults.fault import Fault, at_once, ready, wait_for
+from tests.faults.playbook import Playbook
 from tests.lab import nodes
 
 JOURNAL = "/var/lib/kubetune/window/journal.jsonl"
@@ -25,49 +23,6 @@ DISK = f"{DATA}/wal-disk"
 #: The disk is blank: its node's spare loop device.
 ON_DISK: dict[str, Any] = {"etcd_wal_device": "{{ lab_wal_device }}", "etcd_wal_format": True}
 IN_DATA = {"etcd_wal_state": "absent"}
-
-
-@dataclass
-class Run:
-    """One finished ansible-playbook. changed: host -> number of changed tasks."""
-
-    status: int
-    output: str
-    changed: dict[str, int]
-
-
-class Playbook:
-    """Runs the collection's playbooks on the lab."""
-
-    def __init__(self, lab: nodes.Lab) -> None:
-        self._lab = lab
-
-    def start(self, name: str = "site", variables: dict[str, Any] | None = None, *options: str) -> subprocess.Popen[str]:
-        extra = tempfile.NamedTemporaryFile("w", suffix=".json", delete=False)
-        with extra:
-            json.dump(variables or {}, extra)
-        return subprocess.Popen(
-            ["ansible-playbook", "-i", str(self._lab.inventory), f"kubetune.control_plane.{name}", "-e", f"@{extra.name}", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "ANSIBLE_PIPELINING": "1", "ANSIBLE_NOCOLOR": "1"},
-        )
-
-    def finish(self, process: subprocess.Popen[str]) -> Run:
-        output, _ = process.communicate(timeout=900)
-        for word in process.args:  # type: ignore[union-attr]
-            if str(word).startswith("@"):
-                Path(str(word)[1:]).unlink(missing_ok=True)
-        changed = {}
-        for line in output.rpartition("PLAY RECAP")[2].splitlines():
-            host, colon, counts = line.partition(" :")
-            if colon and "changed=" in counts:
-                changed[host.strip()] = int(counts.split("changed=")[1].split()[0])
-        return Run(process.returncode, output, changed)
-
-    def __call__(self, name: str = "site", variables: dict[str, Any] | None = None, *options: str) -> Run:
-        return self.finish(self.start(name, variables, *options))
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +35,65 @@ def playbook(lab: nodes.Lab) -> Playbook:
     return Playbook(lab)
 
 
+@pytest.fixture(scope="session")
+def tuned(lab: nodes.Lab, playbook: Playbook) -> None:
+    """All nodes as site.yml leaves them; kubeadm's own API server takes half a minute to leave, ours some seconds."""
+    if not all(node.exists("/var/lib/kubetune/applied/kube-apiserver.json") for node in lab.nodes):
+        run = playbook()
+        assert run.status == 0, run.output
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest, lab: nodes.Lab, playbook: Playbook, tuned: None) -> Iterator[Fault]:
+    """A fault under way, with a client that writes. Afterwards the plain re-run and the proof, which make a row of the table."""
+    it = Fault(lab, playbook)
+    it.name = request.node.name
+    yield it
+    rows = it.prove(failed=request.node.stash.get(_FAILED, True))
+    for number, row in enumerate(rows):
+        row.test = f"{request.node.nodeid} {number}"
+    table.of(request.config).rows += rows
+    if request.config.getoption("--table-rows"):
+        table.Table(rows).keep(request.config.getoption("--table-rows"))
+    for row in rows:
+        assert not row.failure, row.failure
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if call.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-table", action="store_true", help="write docs/faults.md when every row is as it shall be")
+    parser.addoption("--table-rows", type=Path, help="a file that keeps the rows, for a table that is made in several sessions")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = table.of(config)
+    if not found.rows:
+        return
+    if config.getoption("--table-rows"):
+        found = table.Table().keep(config.getoption("--table-rows"))
+    terminalreporter.section(f"faults: {len(found.rows)}, of which {len(found.failures)} are not as they shall be")
+    for line in found.lines():
+        terminalreporter.write_line(line)
+    if config.getoption("--write-table") and not found.failures:
+        table.PAGE.write_text(found.page(nodes.load()), encoding="utf-8")
+        terminalreporter.write_line(f"written: {table.PAGE}")
+
+
 @pytest.fixture(autouse=True)
 def whole_cluster(lab: nodes.Lab) -> Iterator[None]:
     yield
-    wait_for(lambda: all(node.etcd_ready() and node.api_ready() for node in lab.nodes), 120, "every node is ready again")
-    for node in lab.nodes:
-        assert not node.exists("/var/lib/kubetune/window/pending.json"), node.name
+    wait_for(lambda: ready(lab.nodes), 120, "every node is ready again")
+    assert not any(at_once(lambda node: node.exists("/var/lib/kubetune/window/pending.json"), lab.nodes))
 
 
 @pytest.fixture
@@ -99,13 +107,6 @@ def no_write_lost(lab: nodes.Lab) -> Iterator[Writer]:
     lost = writer.lost()
     writer.clean_up()
     assert not any(lost.values()), lost
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.2)
 
 
 def reached(node: nodes.Node, step: str, state: str = "begin") -> bool:
@@ -125,11 +126,11 @@ def fingerprint(node: nodes.Node) -> str:
     ).stdout
 
 
-def kill_window(node: Node) -> None:
+def kill_window(node: nodes.Node) -> None:
     node.shell("kill -KILL $(systemctl show --property MainPID --value kubetune-window)")
 
 
-def wal_of(node: Node) -> str:
+def wal_of(node: nodes.Node) -> str:
     """Where the running etcd has its WAL open, as its own file descriptors tell."""
     opened = node.shell(f"readlink /proc/{node.pid('etcd')}/fd/* | grep '[.]wal$'").stdout.split()
     (directory,) = {path.rpartition("/")[0] for path in opened}

@@ -1,40 +1,17 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must not happen, and what must happen after it did: on real nodes, with a client writing meanwhile.
-
-Marked ``long``: not part of ``make test``; ``make test-faults`` runs all.
-"""
+"""Input that is refused, a second run, the way back, and check mode: on real nodes."""
 
 from __future__ import annotations
-
-import signal
 
 import pytest
 
 from tests.benchmarks.writer import Writer
-from tests.faults.conftest import Playbook, fingerprint, kill_window, reached, wait_for
+from tests.faults.conftest import fingerprint
+from tests.faults.fault import change
+from tests.faults.playbook import Playbook
 from tests.lab.nodes import Lab, Node
-
-#: Steps of a window at whose beginning the process is killed, as its journal names them.
-STEPS = ("gate", "snapshot", "api_out", "etcd_in", "kube-apiserver_in")
-
-
-def change(number: int) -> dict:
-    """A change of both static pods which differs from test to test, so that each opens a window."""
-    return {
-        "etcd_static_pod_flags": {"max-wals": 5 + number},
-        "kube_apiserver_static_pod_flags": {"max-requests-inflight": 3000 + number},
-    }
-
-
-def runs_with(node: Node, wanted: dict) -> bool:
-    """Whether both processes of a node have the flags of a change."""
-    etcd, api = node.arguments("etcd"), node.arguments("kube-apiserver")
-    return (
-        f"--max-wals={wanted['etcd_static_pod_flags']['max-wals']}" in etcd
-        and f"--max-requests-inflight={wanted['kube_apiserver_static_pod_flags']['max-requests-inflight']}" in api
-    )
 
 
 def test_a_second_run_touches_nothing(lab: Lab, playbook: Playbook) -> None:
@@ -107,90 +84,6 @@ def test_one_unfit_host_stops_all(lab: Lab, playbook: Playbook, make: str, undo:
     assert text in run.output
     assert set(run.changed.values()) == {0}, run.output
     assert [fingerprint(node) for node in lab.nodes[1:]] == before
-
-
-def test_a_process_that_dies_is_rolled_back_and_the_other_nodes_are_left_alone(
-    lab: Lab, playbook: Playbook, no_write_lost: Writer
-) -> None:
-    manifests = {node.name: node.shell("sha256sum /etc/kubernetes/manifests/*").stdout for node in lab.nodes}
-    before = {node.name: fingerprint(node) for node in lab.nodes}
-    missing = {"kube_apiserver_static_pod_flags": {"kubelet-certificate-authority": "/etc/kubernetes/pki/missing.crt"}}
-    run = playbook("site", missing)
-    assert run.status != 0
-    assert "the old manifests are back and healthy" in run.output
-    assert "/etc/kubernetes/pki/missing.crt" in run.output.partition("last lines of the container")[2]
-    assert {node.name: node.shell("sha256sum /etc/kubernetes/manifests/*").stdout for node in lab.nodes} == manifests
-    changed = [node.name for node in lab.nodes if fingerprint(node) != before[node.name]]
-    assert len(changed) == 1, changed
-
-
-def test_a_window_that_is_killed_goes_on_by_itself(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
-    node, wanted = lab.nodes[1], change(1)
-    process = playbook.start("site", wanted, "--limit", node.name)
-    wait_for(lambda: reached(node, "etcd_in"), 120, "the window has come to etcd")
-    kill_window(node)
-    run = playbook.finish(process)
-    assert run.status == 0, run.output
-    assert runs_with(node, wanted)
-
-
-def test_a_controller_that_is_killed_leaves_a_node_that_finishes(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
-    node, wanted = lab.nodes[2], change(2)
-    process = playbook.start("site", wanted, "--limit", node.name)
-    wait_for(lambda: reached(node, "api_out"), 120, "the window is open")
-    process.send_signal(signal.SIGKILL)
-    playbook.finish(process)
-    wait_for(lambda: not node.exists("/var/lib/kubetune/window/pending.json"), 120, "the window has ended")
-    assert runs_with(node, wanted)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step(lab: Lab, playbook: Playbook, no_write_lost: Writer, step: str) -> None:
-    node, wanted = lab.nodes[0], change(10 + STEPS.index(step))
-    process = playbook.start("site", wanted, "--limit", node.name)
-    wait_for(lambda: reached(node, step), 120, f"the window has come to {step}")
-    kill_window(node)
-    run = playbook.finish(process)
-    assert run.status == 0, run.output
-    assert runs_with(node, wanted)
-
-
-@pytest.mark.long
-def test_a_node_that_reboots_in_its_window_finishes_after_it(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
-    node, wanted = lab.nodes[0], change(20)
-    process = playbook.start("site", wanted, "--limit", node.name)
-    wait_for(lambda: reached(node, "etcd_in"), 120, "the window has come to etcd")
-    node.reboot()
-    playbook.finish(process)
-    wait_for(lambda: not node.exists("/var/lib/kubetune/window/pending.json"), 180, "the window has ended")
-    assert runs_with(node, wanted)
-
-
-@pytest.mark.long
-def test_an_etcd_that_dies_is_rolled_back(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
-    node = lab.nodes[0]
-    manifests = node.shell("sha256sum /etc/kubernetes/manifests/*").stdout
-    run = playbook("site", {"etcd_static_pod_flags": {"cipher-suites": "NONE_SUCH"}}, "--limit", node.name)
-    assert run.status != 0
-    assert "the old manifests are back and healthy" in run.output
-    assert node.shell("sha256sum /etc/kubernetes/manifests/*").stdout == manifests
-
-
-@pytest.mark.long
-def test_nothing_is_changed_while_a_member_is_away(lab: Lab, playbook: Playbook) -> None:
-    away = lab.nodes[2]
-    pid = away.pid("etcd")
-    before = [fingerprint(node) for node in lab.nodes[:2]]
-    away.shell(f"kill -STOP {pid}")
-    try:
-        run = playbook("site", change(30), "--limit", lab.nodes[0].name)
-    finally:
-        away.shell(f"kill -CONT {pid}")
-    assert run.status != 0
-    assert f"member {away.name}" in run.output
-    assert "does not answer" in run.output
-    assert [fingerprint(node) for node in lab.nodes[:2]] == before
 
 
 def test_rollback_brings_back_what_was_there(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
