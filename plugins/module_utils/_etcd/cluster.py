@@ -144,9 +144,13 @@ def gate(view: ClusterView, member_id: int, allow_downtime: bool = False) -> lis
 def problems_for_repair(view: ClusterView, down: MemberView) -> list[str]:
     """Why a member that is down must not be worked on; that it is down is no reason, and nothing is taken from the cluster.
 
-    The others have to be whole all the same: what is done to this one must not be mixed up with what ails them.
+    The others have to be whole all the same, and a quorum: what is done to this one must not be mixed up with what ails them.
     """
-    return problems(ClusterView(tuple(each for each in view.members if each != down)))
+    found = problems(ClusterView(tuple(each for each in view.members if each != down)))
+    left = sum(1 for each in view.voters if each.status)
+    if left < view.quorum:
+        found.append(f"only {left} of {len(view.voters)} voters answer, and {view.quorum} are needed")
+    return found
 
 
 def missed(view: ClusterView, away: MemberView) -> list[str]:

@@ -254,18 +254,23 @@ def test_the_gate_refuses(node: Node, trouble: Callable[[Node], None], text: str
 # --- repair ---------------------------------------------------------------------------------------------------
 
 
-def broken_by_hand(node: Node, component: str) -> Part:
+def broken_by_hand(node: Node, component: str, monkeypatch: pytest.MonkeyPatch) -> Part:
     """Somebody has made a process die, by its manifest; the part mends it."""
     part = node.part(component)
     dies = manifest(node.argv(component, "old", DIES))
     (node.manifests / f"{component}.yaml").write_text(dies)
-    while node.kubelet.text(component) != dies or node.kubelet.is_up(component):
+    while node.kubelet.text(component) != dies:
         time.sleep(0.002)
+    node.kubelet.paused = True  # it starts such a process again and again, and each is there for a moment
+    time.sleep(0.05)
+    while node.kubelet.is_up(component):
+        time.sleep(0.002)
+    at_event(monkeypatch, f"{component}_repair", lambda: setattr(node.kubelet, "paused", False))
     return dataclasses.replace(part, old=dies, old_argv=tuple(node.argv(component, "old", DIES)))
 
 
-def test_an_etcd_that_does_not_run_is_mended_while_the_others_serve(node: Node) -> None:
-    order = node.order(broken_by_hand(node, ETCD), node.part(API))
+def test_an_etcd_that_does_not_run_is_mended_while_the_others_serve(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = node.order(broken_by_hand(node, ETCD, monkeypatch), node.part(API))
     node.wrongs.clear()
     result = node.run(order)
     assert (result["outcome"], result["message"]) == ("changed", "")
@@ -273,12 +278,8 @@ def test_an_etcd_that_does_not_run_is_mended_while_the_others_serve(node: Node) 
     assert Path(result["snapshot"]).read_bytes() == b"snapshot"
 
 
-def test_it_is_not_mended_while_another_member_is_down(node: Node) -> None:
-    part = broken_by_hand(node, ETCD)
-    node.kubelet.paused = True  # it starts such a process again and again, and each is there for a moment
-    time.sleep(0.05)
-    while node.kubelet.is_up(ETCD):
-        time.sleep(0.002)
+def test_it_is_not_mended_while_another_member_is_down(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = broken_by_hand(node, ETCD, monkeypatch)
     one_down(node)
     result = node.run(node.order(part))
     assert result["outcome"] == "refused" and "no quorum" in result["message"]
@@ -286,7 +287,7 @@ def test_it_is_not_mended_while_another_member_is_down(node: Node) -> None:
 
 def test_an_api_server_that_does_not_stay_is_mended(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "API_SERVER_PATIENCE", 0.2)
-    result = node.run(node.order(node.part(ETCD, new="old"), broken_by_hand(node, API)))
+    result = node.run(node.order(node.part(ETCD, new="old"), broken_by_hand(node, API, monkeypatch)))
     assert (result["outcome"], result["message"]) == ("changed", "")
     node.assert_all("new", API)
     node.assert_all("old", ETCD)
@@ -299,7 +300,7 @@ def test_an_api_server_that_stays_and_is_not_ready_is_for_a_person(node: Node, m
 
 
 def test_a_repair_that_fails_says_that_it_did_not_run_before(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = dataclasses.replace(broken_by_hand(node, ETCD), new=node.part(ETCD, program=DIES).new, argv=node.part(ETCD, program=DIES).argv)
+    part = dataclasses.replace(broken_by_hand(node, ETCD, monkeypatch), new=node.part(ETCD, program=DIES).new, argv=node.part(ETCD, program=DIES).argv)
     result = node.run(node.order(part, watch_seconds=0.1))  # it may look ready for a moment
     assert result["outcome"] == "broken"
     assert "etcd did not run before this change either; its manifest from before is there again" in result["message"]
