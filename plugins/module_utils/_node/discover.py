@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import socket
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -20,6 +21,9 @@ from .._static_pod.manifest import flags_of
 from .._wal_disk.missing import missing
 from . import access, certificates, judge, processes
 from .state import read_memory, read_unfinished
+
+#: How often a host is looked at whose processes end meanwhile; a second longer in between each time.
+_LOOKS = 4
 
 DEFAULT_MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBELET_CONFIG = Path("/var/lib/kubelet/config.yaml")
@@ -54,12 +58,41 @@ def discover(as_api_server: bool = False) -> dict[str, Any]:
     ``manifests`` holds the text of every file that the kubelet takes for a static pod. ``processes`` holds, per
     component, each running process of that program in a static pod; which one belongs to the manifest is decided by
     who parsed it.
+
+    Raises:
+        KubetuneError: something cannot be read, or a process ends each time while it is looked at.
     """
-    directory = manifests_directory()
-    manifests = _manifests(directory)
-    running = {
+    for attempt in range(_LOOKS):
+        time.sleep(attempt)
+        running = _running()
+        try:
+            facts = _look(running, as_api_server)
+        except KubetuneError:
+            if all(map(processes.alive, _all(running))):
+                raise
+        else:
+            # A process that was restarted meanwhile is not the one that was read about.
+            if all(map(processes.alive, _all(running))):
+                return facts
+    raise KubetuneError(
+        f"etcd or kube-apiserver ended each of {_LOOKS} times while it was looked at: a process that does not stay is mended first "
+        "(crictl ps -a, /var/log/pods)"
+    )
+
+
+def _running() -> dict[str, list[processes.Process]]:
+    return {
         name: [each for each in processes.find(name, {}) if processes.of_static_pod(each, name)] for name in (ETCD, KUBE_APISERVER)
     }
+
+
+def _all(running: Mapping[str, Sequence[processes.Process]]) -> list[processes.Process]:
+    return [each for found in running.values() for each in found]
+
+
+def _look(running: Mapping[str, Sequence[processes.Process]], as_api_server: bool) -> dict[str, Any]:
+    directory = manifests_directory()
+    manifests = _manifests(directory)
     memory = {name: read_memory(name) for name in (ETCD, KUBE_APISERVER)}
     etcd = closest(running[ETCD], manifests.get("etcd.yaml", {}).get("text", ""))
     api_server = closest(running[KUBE_APISERVER], manifests.get("kube-apiserver.yaml", {}).get("text", ""))

@@ -547,3 +547,43 @@ def test_only_the_kubelet_s_own_pod_counts(proc: Proc, tmp_path: Path, cgroup: s
     (process,) = processes.find("etcd", {}, proc.path)
     (tmp_path / "pods" / log).mkdir(parents=True)
     assert processes.of_static_pod(process, "etcd", proc.path, tmp_path / "pods") is is_one
+
+
+# --- a process that ends while it is looked at ----------------------------------------------------------------
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, alive: list[bool], fails: bool = False) -> list[int]:
+    """One look for each element: whether the process was there to its end. Returns what was looked at, by number."""
+    looked: list[int] = []
+
+    def look(_running: object, _as_api_server: bool) -> dict[str, int]:
+        looked.append(len(looked))
+        if fails:
+            raise KubetuneError("its certificate is gone")
+        return {"look": looked[-1]}
+
+    process = processes.Process(100, 1, ("etcd",))
+    monkeypatch.setattr(discover, "_running", lambda: {"etcd": [process], "kube-apiserver": []})
+    monkeypatch.setattr(discover, "_look", look)
+    monkeypatch.setattr(processes, "alive", lambda _process: alive[looked[-1]])
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    return looked
+
+
+def test_a_process_that_was_restarted_meanwhile_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks(monkeypatch, [False, True])
+    assert discover.discover() == {"look": 1}
+
+
+def test_what_cannot_be_read_of_a_process_that_is_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = looks(monkeypatch, [True], fails=True)
+    with pytest.raises(KubetuneError, match="its certificate is gone"):
+        discover.discover()
+    assert looked == [0]
+
+
+def test_a_process_that_never_stays_is_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = looks(monkeypatch, [False] * 4, fails=True)
+    with pytest.raises(KubetuneError, match="ended each of 4 times while it was looked at"):
+        discover.discover()
+    assert looked == [0, 1, 2, 3]
