@@ -37,20 +37,21 @@ class Exits:
     def __init__(self, lab: nodes.Lab) -> None:
         command = ["ctr", "-n", "k8s.io", "events"]
         self._listening = {
-            node.name: subprocess.Popen(["docker", "exec", node.container, *command], stdout=subprocess.PIPE, text=True) for node in lab.nodes
+            node: subprocess.Popen(["docker", "exec", node.container, *command], stdout=subprocess.PIPE, text=True) for node in lab.nodes
         }
 
     def finish(self) -> dict[tuple[str, int], int]:
         """(node, process id in the node) -> exit status."""
         found = {}
-        for name, process in self._listening.items():
-            process.terminate()
+        for node, process in self._listening.items():
+            # In the node: docker passes no signal on.
+            node.run("pkill", "--full", "^ctr -n k8s.io events", check=False)
             output, _ = process.communicate()
             for line in output.splitlines():
                 _before, mark, data = line.partition(" /tasks/exit ")
                 if mark:
                     event = json.loads(data)
-                    found[(name, int(event["pid"]))] = int(event.get("exit_status", 0))
+                    found[(node.name, int(event["pid"]))] = int(event.get("exit_status", 0))
         return found
 
 
@@ -81,19 +82,23 @@ def main(arguments: list[str]) -> int:
     took: list[float] = []
     bad = 0
     print(f"{rounds} rounds, one put each {PACE:g} s\nround  longest gap  after                                windows")
-    for number in range(rounds):
-        before, began = pids(lab), time.monotonic()
-        done = subprocess.run([*playbook, json.dumps(change(number))], check=False, capture_output=True, text=True)
-        after = pids(lab)
-        replaced.update({(name, pid): component for (name, component), pid in before.items() if pid and after[name, component] != pid})
-        opened = windows(lab, began + offset)
-        bad += done.returncode != 0 or len(opened) != len(lab.nodes) or any(outcome != "changed" for _n, outcome, _e in opened)
-        if done.returncode != 0:
-            print(done.stdout[-2000:])
-        times = [_window(events) for _name, _outcome, events in opened]
-        took += times
-        gap, at = next((gap for gap in writer.record.gaps() if gap[1] >= began), (0.0, 0.0))
-        print(f"{number + 1:5}  {gap:9.3f} s  {step_at(opened, at + offset):<36} {' '.join(f'{each:5.1f}' for each in times)}", flush=True)
+    try:
+        for number in range(rounds):
+            before, began = pids(lab), time.monotonic()
+            done = subprocess.run([*playbook, json.dumps(change(number))], check=False, capture_output=True, text=True)
+            after = pids(lab)
+            replaced.update({(name, pid): component for (name, component), pid in before.items() if pid and after[name, component] != pid})
+            opened = windows(lab, began + offset)
+            bad += done.returncode != 0 or len(opened) != len(lab.nodes) or any(outcome != "changed" for _n, outcome, _e in opened)
+            if done.returncode != 0:
+                print(done.stdout[-2000:])
+            times = [_window(events) for _name, _outcome, events in opened]
+            took += times
+            gap, at = next((gap for gap in writer.record.gaps() if gap[1] >= began), (0.0, 0.0))
+            print(f"{number + 1:5}  {gap:9.3f} s  {step_at(opened, at + offset):<36} {' '.join(f'{each:5.1f}' for each in times)}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what follows is of the rounds so far")
+        bad += 1
     time.sleep(2)
     record, ended = writer.finish(), exits.finish()
     lost = writer.lost()
