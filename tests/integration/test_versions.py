@@ -75,12 +75,28 @@ class Row:
     seconds: dict[str, float]
 
 
+@dataclass
+class Step:
+    """One release of an upgrade: how many of the tuned flags kubeadm brought along, and which the collection then changed."""
+
+    kubernetes: str
+    etcd: str
+    kept: int
+    changed: list[str]
+
+
+@dataclass
+class Results:
+    rows: list[Row]
+    steps: list[Step]
+
+
 @pytest.fixture(scope="module")
-def rows() -> Iterator[list[Row]]:
-    found: list[Row] = []
+def results() -> Iterator[Results]:
+    found = Results([], [])
     yield found
-    if ALL and len(found) == len(KUBEADM):
-        PAGE.write_text(page(sorted(found, key=lambda row: version_of(row.kubernetes))), encoding="utf-8")
+    if ALL and len(found.rows) == len(found.steps) == len(KUBEADM):
+        PAGE.write_text(page(found), encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=KUBEADM)
@@ -145,7 +161,7 @@ def test_the_inventory_is_there_by_the_names_of_the_version(versioned: Set) -> N
         assert gates_of(flags["feature-gates"]) == {"InitialCorruptCheck": "true", "StopGRPCServiceOnDefrag": "true"}
 
 
-def test_both_start_and_work(versioned: Set, rows: list[Row], tmp_path: Path) -> None:
+def test_both_start_and_work(versioned: Set, results: Results, tmp_path: Path) -> None:
     """etcd with its rendered flags, and before it an API server with kubeadm's manifest, tuned, and this test's identity."""
     flags = {name: tuning(versioned.plan, name) for name in COMPONENTS}
     began = time.monotonic()
@@ -167,7 +183,7 @@ def test_both_start_and_work(versioned: Set, rows: list[Row], tmp_path: Path) ->
     finally:
         etcd.stop_all()
     count = {name: sum(change.key.startswith("--") for change in versioned.plan.plans[name].changes) for name in COMPONENTS}
-    rows.append(Row(versioned.kubernetes, versioned.versions[ETCD], count, seconds))
+    results.rows.append(Row(versioned.kubernetes, versioned.versions[ETCD], count, seconds))
 
 
 def api_server_argv(versioned: Set, etcd: EtcdCluster, pki: Path) -> list[str]:
@@ -189,7 +205,7 @@ def api_server_argv(versioned: Set, etcd: EtcdCluster, pki: Path) -> list[str]:
 
 
 @pytest.mark.skipif(not ALL, reason="it takes the binaries of all versions: make test-versions builds them and runs this")
-def test_one_inventory_over_all_upgrades(tmp_path: Path) -> None:
+def test_one_inventory_over_all_upgrades(results: Results, tmp_path: Path) -> None:
     """From 1.33 to 1.37, on the data of one etcd: kubeadm writes each release's manifests from what is persisted, the member starts
     with them as they are, the collection plans on them, the member starts with that, and it is persisted for the next release."""
     configuration: dict[str, Any] = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
@@ -225,6 +241,9 @@ def test_one_inventory_over_all_upgrades(tmp_path: Path) -> None:
             if number == 1:
                 assert changed[ETCD] == NEW_IN_3_6
             assert [name for name in COMPONENTS if changed[name]] == [list(COMPONENTS), [ETCD], [], [], []][number]
+            right = [line for line in plan.report if " --" in line["item"] and line["verdict"] != "warning"]
+            by_us = sorted(f"{name} `{key}`" for name, keys in changed.items() for key in keys)
+            results.steps.append(Step(kubernetes, said[ETCD], len(right) - len(by_us), by_us))
             for name, part in ((ETCD, order and order.etcd), (KUBE_APISERVER, order and order.kube_apiserver)):
                 if part and part.changes:
                     host.write(f"{name}.yaml", part.new)
@@ -287,7 +306,7 @@ def test_older_versions_hold_against_the_table(kubernetes: str) -> None:
         assert {flag.name for flag in component.flags if flag.guide is not None} <= set(flags)
 
 
-def page(rows: list[Row]) -> str:
+def page(results: Results) -> str:
     lines = [
         "<!-- Written by `make test-versions` (tests/integration/test_versions.py): run it again. -->",
         "# Versions",
@@ -306,9 +325,26 @@ def page(rows: list[Row]) -> str:
     lines += [
         f"| {row.kubernetes} | {row.etcd} | {row.flags[KUBE_APISERVER]}, {row.flags[ETCD]} | yes | "
         f"{row.seconds[ETCD]:.1f} s, {row.seconds[KUBE_APISERVER]:.1f} s |"
-        for row in rows
+        for row in sorted(results.rows, key=lambda row: version_of(row.kubernetes))
     ]
     lines += [
+        "",
+        "## Upgrades",
+        "",
+        "The same inventory from the first release to the last, on the data of one etcd member. At each step kubeadm wrote the manifests",
+        "from the ClusterConfiguration that the collection keeps, etcd started with them as they were, then with what the collection made",
+        "of them, and every key written before was there; kube-apiserver's binary judged its flags. At the end `state: absent` gave",
+        "kubeadm's own back.",
+        "",
+        "| Kubernetes | etcd | Tuned flags that kubeadm brought along | Changed by the run after the upgrade |",
+        "| --- | --- | --- | --- |",
+    ]
+    for step in results.steps:
+        changed = "all others: the first run" if step is results.steps[0] else ", ".join(step.changed) or "none"
+        lines.append(f"| {step.kubernetes} | {step.etcd} | {step.kept} | {changed} |")
+    lines += [
+        "",
+        "## Older versions",
         "",
         "Kubernetes 1.29 to 1.32 cannot be built from their published modules alone. The same inventory is planned for them, and every",
         "flag is one that the [table of flags](flags.md) has in that version; no binary has judged it here. On a host the binary that runs",
