@@ -183,7 +183,10 @@ _APISERVER_FLAGS = (
         "default-watch-cache-size", "int", "1000", minimum=0, defaults=(((1, 20), "100"),), no_effect=True,
         note="deprecated since 1.25 and without effect: watch caches size themselves",
     ),
-    Flag("enable-priority-and-fairness", "bool", "true", defaults=(((1, 20), "true"),)),
+    Flag(
+        "enable-priority-and-fairness", "bool", "true", defaults=(((1, 20), "true"),),
+        note="without it, --max-requests-inflight and --max-mutating-requests-inflight are two plain limits",
+    ),
     Flag(
         "authentication-token-webhook-cache-ttl", "duration", "300s", minimum=0, defaults=(((1, 20), "2m0s"),),
         smaller_is_on_purpose=True,
