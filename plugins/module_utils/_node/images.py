@@ -43,11 +43,11 @@ def mounted(image: str) -> Iterator[Path]:
         os.rmdir(directory)
 
 
-def missing_sandbox() -> str:
-    """The pod sandbox's image where containerd names one that is not on the host; empty where it is, or nobody can tell.
+def runtime_problem() -> str:
+    """Why containerd could start no pod now; empty where it could, or something else than containerd runs them.
 
-    Without it no pod starts, and a node without a registry in reach does not get it back. containerd before 1.7 does not
-    pin it, so the kubelet's garbage collection takes it when the disk is full (imageGCHighThresholdPercent, 85).
+    It has to answer, and to have the pod sandbox's image: a node without a registry in reach does not get that back. containerd
+    before 1.7 does not pin it, so the kubelet's garbage collection takes it when the disk is full (imageGCHighThresholdPercent, 85).
     """
     if not shutil.which("containerd") or not shutil.which("ctr"):
         return ""
@@ -55,8 +55,17 @@ def missing_sandbox() -> str:
     found = re.search(r"^\s*sandbox(?:_image)? *= *[\"']([^\"']+)[\"']", output(["containerd", "config", "dump"], check=False), re.MULTILINE)
     if not found:
         return ""
-    known = output(["ctr", "-n", "k8s.io", "images", "list", "--quiet"], check=False).split()
-    return "" if found.group(1) in known or not known else found.group(1)
+    image = found.group(1)
+    try:
+        known = output(["ctr", "--connect-timeout", "5s", "-n", "k8s.io", "images", "list", "--quiet"]).split()
+    except KubetuneError as exc:
+        return f"containerd does not answer, and without it no pod starts: {exc}; mend it first (systemctl status containerd)"
+    if image in known:
+        return ""
+    return (
+        f"the pod sandbox's image {image} is not on this host, and without it no pod starts: pull it first (crictl pull {image}, or "
+        f"ctr -n k8s.io images pull {image}). The kubelet removes unused images when the disk is full: make room"
+    )
 
 
 def program(root: Path, name: str) -> str:

@@ -75,7 +75,7 @@ class Gate:
             if pod.text() != pod.part.old:
                 raise Refused(f"{pod.path} has been changed since the plan: run again")
         self._make_sure_of_room()
-        self._make_sure_of_the_sandbox()
+        self._make_sure_of_the_runtime()
         self._make_sure_of_the_wal()
         database = 0
         if not self._order.bootstraps:
@@ -107,13 +107,10 @@ class Gate:
             if facts.f_bavail * facts.f_frsize < bytes_needed or (facts.f_files and facts.f_favail < patience.FREE_INODES):
                 raise Refused(f"the file system of {directory} is full: make room for {bytes_needed >> 20} MiB")
 
-    def _make_sure_of_the_sandbox(self) -> None:
-        image = images.missing_sandbox()
-        if image:
-            raise Refused(
-                f"the pod sandbox's image {image} is not on this host, and without it no pod starts: pull it first (crictl pull {image}, "
-                f"or ctr -n k8s.io images pull {image}). The kubelet removes unused images when the disk is full: make room"
-            )
+    def _make_sure_of_the_runtime(self) -> None:
+        problem = images.runtime_problem()
+        if problem:
+            raise Refused(problem)
 
     def _make_sure_of_the_wal(self) -> None:
         """A restarted etcd has to find its WAL, or it can be taken to where it will look for it."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sandbox's image, by what containerd and ctr print."""
+"""Whether containerd could start a pod, by what it and ctr print."""
 
 from __future__ import annotations
 
@@ -24,13 +24,19 @@ def programs(path: Path, monkeypatch: pytest.MonkeyPatch, dump: str, known: list
 
 
 @pytest.mark.parametrize("dump", DUMPS)
-@pytest.mark.parametrize(("known", "missing"), [(["registry.k8s.io/etcd:3.6.8-0"], PAUSE), (["x", PAUSE], ""), ([], "")])
-def test_the_sandbox_s_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: str, known: list[str], missing: str) -> None:
-    """A runtime that lists nothing at all does not answer, and tells nothing."""
-    programs(tmp_path, monkeypatch, dump + "\n", [f"{each}" for each in known] + [""])
-    assert images.missing_sandbox() == missing
+@pytest.mark.parametrize(("known", "problem"), [(["registry.k8s.io/etcd:3.6.8-0"], f"image {PAUSE} is not on this host"), (["x", PAUSE], "")])
+def test_the_sandbox_s_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: str, known: list[str], problem: str) -> None:
+    programs(tmp_path, monkeypatch, dump + "\n", [*known, ""])
+    found = images.runtime_problem()
+    assert problem in found and bool(found) == bool(problem)
+
+
+def test_a_containerd_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(tmp_path, monkeypatch, DUMPS[0] + "\n", [])
+    (tmp_path / "ctr").write_text("#!/bin/sh\necho 'ctr: failed to dial' >&2\nexit 1\n")
+    assert "containerd does not answer" in images.runtime_problem() and "ctr: failed to dial" in images.runtime_problem()
 
 
 def test_a_host_without_containerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert images.missing_sandbox() == ""
+    assert images.runtime_problem() == ""
