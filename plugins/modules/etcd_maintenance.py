@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_maintenance
-short_description: Installs the maintenance of etcd as a systemd service and timer
+short_description: Installs the maintenance of etcd as systemd services and timers
 version_added: 1.0.0
 description:
-  - Takes the whole desired state in one call - the program's configuration, C(etcd-maintenance.service) and
-    C(etcd-maintenance.timer) - and judges it on the host before anything is written.
-  - The calendar is judged by the host's own C(systemd-analyze), the configuration by the program's own rules, the certificates
+  - Takes the whole desired state in one call - the program's configuration, C(etcd-maintenance), C(etcd-backup) and
+    C(etcd-restore-drill), each a service and a timer - and judges it on the host before anything is written.
+  - The calendars are judged by the host's own C(systemd-analyze), the configuration by the program's own rules, the certificates
     by loading them.
   - The program itself is installed by M(kubetune.control_plane.program).
 author:
@@ -26,12 +26,12 @@ attributes:
 options:
   state:
     description:
-      - V(absent) stops and removes the units, the configuration and the records in etcd. Snapshots stay, see O(remove_backups).
+      - V(absent) stops and removes the units, the configuration and the records in etcd. Backups stay, see O(remove_backups).
     type: str
     choices: [present, absent]
     default: present
   remove_backups:
-    description: With O(state=absent), remove the snapshots of this program in O(backup.directory), too.
+    description: With O(state=absent), remove the backups of this program in O(backup.directory), too.
     type: bool
     default: false
   program:
@@ -42,6 +42,14 @@ options:
     description: When a run starts, as a calendar event of systemd.time(7). A time that was missed is made up for.
     type: str
     default: "*-*-* 02:30:00"
+  backup_calendar:
+    description: When a backup is taken between the runs, such as V(hourly); empty for none.
+    type: str
+    default: ""
+  drill_calendar:
+    description: When the newest backup is restored on loopback, compared and thrown away; empty for none.
+    type: str
+    default: "Sun *-*-* 04:30:00"
   random_delay_seconds:
     description: Each host starts later by a delay of its own, always the same, of at most that many seconds.
     type: int
@@ -74,6 +82,20 @@ options:
     description: Where the lock is that keeps two runs on one host apart.
     type: path
     default: /var/lib/kubetune
+  tools:
+    description:
+      - Directory of etcd, etcdctl and etcdutl. V(auto) takes those in the running etcd's image, which needs the capability
+        C(CAP_SYS_PTRACE), then those on the host, then the etcdutl that was kept.
+    type: str
+    default: auto
+  tools_directory:
+    description: Where the running member's etcdutl is kept for the day when no etcd runs.
+    type: path
+    default: /usr/local/lib/kubetune/etcd-tools
+  metrics_directory:
+    description: Directory of node_exporter's textfile collector; empty for no metrics.
+    type: str
+    default: /var/lib/node_exporter/textfile_collector
   interval_seconds:
     description:
       - Compaction and defragmentation are done once in that time, by one node for the whole cluster (60 to 2678400).
@@ -145,24 +167,70 @@ options:
         description: Where the dated directories are made.
         type: path
         default: /var/backups/etcd
-      keep:
-        description: How many snapshots of this member stay, at most.
+      keep_hourly:
+        description: Of that many of the last hours which have backups, the newest one stays (0 to 1000).
+        type: int
+        default: 6
+      keep_daily:
+        description: The same for days (0 to 1000).
         type: int
         default: 7
-      max_age_days:
-        description: Older ones are deleted; the newest always stays.
+      keep_weekly:
+        description: The same for ISO weeks (0 to 1000).
         type: int
-        default: 30
+        default: 4
+      keep_monthly:
+        description: The same for months (0 to 1000).
+        type: int
+        default: 6
       min_free_bytes:
         description: What has to be free on that disk after the snapshot.
         type: int
         default: 1073741824
-      etcdutl:
-        description:
-          - The tool that walks every page of a snapshot. V(auto) looks on the host, then inside the running etcd's container,
-            which takes the capability C(CAP_SYS_PTRACE); V(none) does without; or a path.
+      encryption:
+        description: By which program on the host backups are encrypted before they get their name.
         type: str
-        default: auto
+        choices: [none, age, gpg]
+        default: none
+      recipients_file:
+        description: Whom to encrypt for - age's recipients, one a line, or public keys that gpg exported.
+        type: str
+        default: ""
+      identity_file:
+        description:
+          - Private key, for C(verify) and the drill to read encrypted backups on this host. Without it only their SHA-256 is looked at,
+            and the drill fails.
+        type: str
+        default: ""
+      host_paths:
+        description: Files and directories of the host that go into each backup, such as V(/etc/kubernetes/pki). Encrypted only.
+        type: list
+        elements: str
+        default: []
+      copy_command:
+        description: >-
+          Command with its arguments that takes a backup elsewhere; the backup's files are added behind them. Its status has to
+          be 0.
+        type: list
+        elements: str
+        default: []
+      copy_timeout_seconds:
+        description: For one call of O(backup.copy_command) (1 to 86400).
+        type: int
+        default: 1800
+  drill:
+    description: The restore drill.
+    type: dict
+    default: {}
+    suboptions:
+      directory:
+        description: The newest backup is restored below it, which takes its size and 128 MB, and thrown away.
+        type: path
+        default: /var/lib/kubetune/drill
+      start_timeout_seconds:
+        description: For the restored etcd to serve (10 to 3600).
+        type: int
+        default: 300
 requirements:
   - systemd 247 or newer on the host
   - Python 3.9 or newer on the host
@@ -174,9 +242,10 @@ EXAMPLES = r"""
     calendar: "*-*-* 04:00:00"
     backup:
       directory: /srv/backups/etcd
-      keep: 14
+      keep_daily: 14
+      copy_command: [rclone, copy, /srv/backups/etcd, "offsite:etcd"]
 
-- name: Remove it, and keep the snapshots
+- name: Remove it, and keep the backups
   kubetune.control_plane.etcd_maintenance:
     state: absent
 """
@@ -219,10 +288,21 @@ _DEFRAGMENTATION = {
 _BACKUP = {
     "enabled": {"type": "bool", "default": True},
     "directory": {"type": "path", "default": "/var/backups/etcd"},
-    "keep": {"type": "int", "default": 7},
-    "max_age_days": {"type": "int", "default": 30},
+    "keep_hourly": {"type": "int", "default": 6},
+    "keep_daily": {"type": "int", "default": 7},
+    "keep_weekly": {"type": "int", "default": 4},
+    "keep_monthly": {"type": "int", "default": 6},
     "min_free_bytes": {"type": "int", "default": 1_073_741_824},
-    "etcdutl": {"type": "str", "default": "auto"},
+    "encryption": {"type": "str", "choices": ["none", "age", "gpg"], "default": "none"},
+    "recipients_file": {"type": "str", "default": ""},
+    "identity_file": {"type": "str", "default": ""},
+    "host_paths": {"type": "list", "elements": "str", "default": []},
+    "copy_command": {"type": "list", "elements": "str", "default": []},
+    "copy_timeout_seconds": {"type": "int", "default": 1800},
+}
+_DRILL = {
+    "directory": {"type": "path", "default": "/var/lib/kubetune/drill"},
+    "start_timeout_seconds": {"type": "int", "default": 300},
 }
 #: What goes into the configuration file as it is.
 _CONFIG = {
@@ -232,18 +312,24 @@ _CONFIG = {
     "key_file": {"type": "path", "default": "/etc/kubernetes/pki/etcd/healthcheck-client.key"},
     "data_directory": {"type": "path", "default": "/var/lib/etcd"},
     "state_directory": {"type": "path", "default": "/var/lib/kubetune"},
+    "tools": {"type": "str", "default": "auto"},
+    "tools_directory": {"type": "path", "default": "/usr/local/lib/kubetune/etcd-tools"},
+    "metrics_directory": {"type": "str", "default": "/var/lib/node_exporter/textfile_collector"},
     "interval_seconds": {"type": "int", "default": 72_000},
     "lock_wait_seconds": {"type": "int", "default": 900},
     "settle_seconds": {"type": "int", "default": 60},
     "compaction": {"type": "dict", "options": _COMPACTION, "default": {}},
     "defragmentation": {"type": "dict", "options": _DEFRAGMENTATION, "default": {}},
     "backup": {"type": "dict", "options": _BACKUP, "default": {}},
+    "drill": {"type": "dict", "options": _DRILL, "default": {}},
 }
 _SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "remove_backups": {"type": "bool", "default": False},
     "program": {"type": "path", "default": "/usr/local/lib/kubetune/kubetune.pyz"},
     "calendar": {"type": "str", "default": "*-*-* 02:30:00"},
+    "backup_calendar": {"type": "str", "default": ""},
+    "drill_calendar": {"type": "str", "default": "Sun *-*-* 04:30:00"},
     "random_delay_seconds": {"type": "int", "default": 1800},
     "timeout_seconds": {"type": "int", "default": 7200},
     **_CONFIG,
@@ -254,7 +340,9 @@ def main() -> None:
     module = AnsibleModule(argument_spec=_SPEC, supports_check_mode=True)
     given = module.params
     wanted = {name: given[name] for name in _CONFIG}
-    schedule = Schedule(given["calendar"], given["random_delay_seconds"], given["timeout_seconds"])
+    schedule = Schedule(
+        given["calendar"], given["random_delay_seconds"], given["timeout_seconds"], given["backup_calendar"], given["drill_calendar"]
+    )
     try:
         if given["state"] == "absent":
             outcome = Installation(configuration.parse(wanted), module.check_mode).remove(given["remove_backups"])

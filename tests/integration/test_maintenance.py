@@ -7,154 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Callable
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, current_holder
-from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _zipapp
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock
 
-from tests.integration.assets import binary
-from tests.integration.etcd_cluster import EtcdCluster, Member
+from tests.integration.maintenance_node import MB, Node, accepted_by_etcdutl, finish, wait_for
 
-MODULE_UTILS = Path(__file__).resolve().parents[2] / "plugins/module_utils"
-MB = 1_000_000
 SAMPLES = "/kubetune/maintenance/samples"
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "kubetune.pyz"
-    path.write_bytes(_zipapp.build(MODULE_UTILS))
-    return path
-
-
-@dataclass
-class Run:
-    status: int
-    text: str
-
-    @property
-    def lines(self) -> list[dict[str, str]]:
-        """The machine's half of each line."""
-        return [
-            dict(word.split("=", 1) for word in shlex.split(line.rpartition(" | ")[2]))
-            for line in self.text.splitlines()
-            if " | " in line
-        ]
-
-    def of(self, step: str, outcome: str | None = None) -> list[dict[str, str]]:
-        return [line for line in self.lines if line["step"] == step and outcome in (None, line["outcome"])]
-
-
-class Node:
-    """A host with one member: its configuration, state and backups."""
-
-    def __init__(self, program: Path, cluster: EtcdCluster, member: Member, root: Path) -> None:
-        self.program = program
-        self.cluster = cluster
-        self.member = member
-        self.root = root / f"node-{member.name}"
-        self.backups = self.root / "backups"
-        self.proc = self.root / "proc"
-        for path in (self.backups, self.proc):
-            path.mkdir(parents=True)
-        self.config: dict[str, Any] = {
-            "endpoint": member.client_url,
-            "ca_file": cluster.tls.ca_file,
-            "cert_file": cluster.tls.cert_file,
-            "key_file": cluster.tls.key_file,
-            "data_directory": str(member.data_directory),
-            "state_directory": str(self.root / "state"),
-            "interval_seconds": 72_000,
-            "lock_wait_seconds": 120,
-            "settle_seconds": 10,
-            "compaction": {"mode": "on", "retention_seconds": 300, "min_revisions": 1},
-            "defragmentation": {
-                "enabled": True,
-                "min_fragmentation": 0.3,
-                "min_reclaimable_bytes": 4 * MB,
-                "quota_share": 0.8,
-                "timeout_seconds": 60,
-            },
-            "backup": {
-                "enabled": True,
-                "directory": str(self.backups),
-                "keep": 3,
-                "max_age_days": 30,
-                "min_free_bytes": MB,
-                "etcdutl": str(binary("etcdutl")),
-            },
-        }
-
-    def start(self, command: str = "run", *options: str) -> subprocess.Popen[str]:
-        config = self.root / "config.json"
-        config.write_text(json.dumps(self.config))
-        return subprocess.Popen(
-            # -I and -S: nothing but the program and the standard library.
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                self.program,
-                "maintenance",
-                command,
-                "--config",
-                config,
-                "--proc",
-                self.proc,
-                *options,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, command: str = "run", *options: str) -> Run:
-        return finish(self.start(command, *options))
-
-    def snapshots(self) -> list[Path]:
-        return sorted(self.backups.glob("*/*.db"))
-
-    def leftovers(self) -> list[Path]:
-        return sorted(self.backups.glob("*/*.part"))
-
-
-def finish(process: subprocess.Popen[str]) -> Run:
-    text, _none = process.communicate(timeout=300)
-    print(text)
-    return Run(process.returncode, text)
-
-
-@pytest.fixture
-def nodes(program: Path, cluster: EtcdCluster, tmp_path: Path) -> list[Node]:
-    return [Node(program, cluster, member, tmp_path) for member in cluster.members]
-
-
-@pytest.fixture(scope="module")
-def shared_node(
-    program: Path, shared_cluster: EtcdCluster, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Node]:
-    def fresh() -> Node:
-        shared_cluster.client().delete("/kubetune/", "/kubetune0")
-        return Node(program, shared_cluster, shared_cluster.members[0], tmp_path_factory.mktemp("host"))
-
-    return fresh
-
-
-@pytest.fixture
-def alone(program: Path, tmp_path: Path) -> Iterator[Node]:
-    """A cluster of one with room for 32 MB."""
-    cluster = EtcdCluster.create(tmp_path / "etcd", ["cp1"], f"--quota-backend-bytes={32 * MB}")
-    yield Node(program, cluster, cluster.members[0], tmp_path)
-    cluster.stop_all()
 
 
 def make_holes(nodes: list[Node], megabytes: int) -> None:
@@ -167,23 +30,6 @@ def make_holes(nodes: list[Node], megabytes: int) -> None:
     assert first.of("compaction", "nothing")[0]["reason"] == "no_sample"
     noted = json.loads(client.get(SAMPLES).value)
     client.put(SAMPLES, json.dumps([[at - 600, revision, key] for at, revision, key in noted]))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
-def accepted_by_etcdutl(snapshot: Path) -> dict[str, Any]:
-    told = subprocess.run(
-        [binary("etcdutl"), "snapshot", "status", snapshot, "--write-out=json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return dict(json.loads(told.stdout))
 
 
 def test_five_steps_shrink_the_database_with_the_leader_last(nodes: list[Node]) -> None:
@@ -243,8 +89,8 @@ def test_three_runs_at_once_have_one_winner_and_three_backups(nodes: list[Node])
         1,
         1,
     ]
-    # The first node made one in make_holes, too.
-    assert [len(node.snapshots()) for node in nodes] == [2, 1, 1]
+    # The first node made one in make_holes, too: of one hour the newest stays.
+    assert [len(node.snapshots()) for node in nodes] == [1, 1, 1]
     backups = [run.of("backup", "done")[0] for run in runs]
     assert {line["member"] for line in backups} == {"cp1", "cp2", "cp3"}
 
@@ -264,101 +110,6 @@ def test_a_step_is_left_to_the_next_interval_once_it_was_done(nodes: list[Node])
     record["at"] -= 80_000
     make_more.client().put("/kubetune/maintenance/compaction", json.dumps(record))
     assert nodes[2].run().of("compaction")[-1].get("reason") != "done_before"
-
-
-def test_snapshot_is_private_verified_and_has_a_checksum(shared_node: Callable[[], Node]) -> None:
-    node = shared_node()
-    run = node.run()
-    assert run.status == 0
-    (snapshot,) = node.snapshots()
-    assert re.fullmatch(r"\d{8}/etcd-snapshot-\d{6}-cp1\.db", str(snapshot.relative_to(node.backups)))
-    assert snapshot.stat().st_mode & 0o777 == 0o600 and snapshot.parent.stat().st_mode & 0o777 == 0o700
-    subprocess.run(["sha256sum", "-c", f"{snapshot.name}.sha256"], cwd=snapshot.parent, check=True)
-    (line,) = run.of("backup", "done")
-    assert line["verified_by"] == "etcdutl"
-    assert int(line["revision"]) == accepted_by_etcdutl(snapshot)["revision"]
-    assert node.leftovers() == []
-
-
-def test_snapshot_restores_to_a_cluster_with_the_same_keys(shared_node: Callable[[], Node], tmp_path: Path) -> None:
-    node = shared_node()
-    node.cluster.client().put("/registry/precious", "value")
-    assert node.run().status == 0
-    subprocess.run(
-        [
-            binary("etcdutl"),
-            "snapshot",
-            "restore",
-            node.snapshots()[0],
-            "--data-dir",
-            tmp_path / "restored",
-            "--name",
-            "cp1",
-            "--initial-cluster",
-            "cp1=https://127.0.0.1:1",
-            "--initial-advertise-peer-urls",
-            "https://127.0.0.1:1",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    assert b"/registry/precious" in (tmp_path / "restored/member/snap/db").read_bytes()
-
-
-def test_old_snapshots_go_by_count_and_age_and_the_newest_stays(shared_node: Callable[[], Node]) -> None:
-    node = shared_node()
-    assert node.run().status == 0
-    good = node.snapshots()[0].read_bytes()
-    strangers = node.backups / "20200101/etcd-snapshot-000000-othercp1.db"
-    for name in (
-        "20200101/etcd-snapshot-000000-cp1.db",
-        "20200101/etcd-snapshot-000000-othercp1.db",
-        "20200102/etcd-snapshot-000000-cp1.db",
-    ):
-        path = node.backups / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(good)
-        path.with_name(path.name + ".sha256").write_text("x")
-    node.config["backup"]["keep"] = 3
-    run = node.run()
-    assert run.status == 0
-    # Two of today; both old ones are over age, and the second also over the count.
-    assert len(node.snapshots()) == 3 and strangers.exists()
-    assert not (node.backups / "20200102").exists()
-    assert sorted(path.name for path in (node.backups / "20200101").iterdir()) == [
-        strangers.name,
-        strangers.name + ".sha256",
-    ]
-
-
-def test_killed_backup_leaves_nothing_under_a_final_name_and_the_next_run_clears_it(nodes: list[Node]) -> None:
-    node = nodes[0]
-    node.cluster.fill(60)
-    process = node.start()
-    wait_for(lambda: any(path.stat().st_size > MB for path in node.leftovers()))
-    process.kill()
-    process.wait()
-    assert node.snapshots() == [] and len(node.leftovers()) == 1
-    # The killed run's turn is still taken in the cluster; its own host does not wait for that to time out.
-    held_by = current_holder(node.cluster.client(), "backup")
-    assert held_by is not None
-    started = time.monotonic()
-    run = node.run()
-    assert time.monotonic() - started < 60
-    assert run.status == 0, run.text
-    assert len(node.snapshots()) == 1 and node.leftovers() == []
-    accepted_by_etcdutl(node.snapshots()[0])
-
-
-def test_ended_backup_cleans_up_and_gives_its_turn_back(nodes: list[Node]) -> None:
-    node = nodes[0]
-    node.cluster.fill(60)
-    process = node.start()
-    wait_for(lambda: any(path.stat().st_size > MB for path in node.leftovers()))
-    process.terminate()
-    assert process.wait(timeout=20) == 128 + signal.SIGTERM
-    assert node.snapshots() == [] and node.leftovers() == []
-    assert current_holder(node.cluster.client(), "backup") is None
 
 
 def test_member_down_means_no_change_to_the_others_but_a_backup(nodes: list[Node]) -> None:
@@ -381,7 +132,8 @@ def test_without_quorum_the_own_member_is_still_backed_up(nodes: list[Node]) -> 
     nodes[0].config["settle_seconds"] = 0
     run = nodes[0].run()
     assert run.status == 11
-    assert run.of("backup", "done") and run.of("backup", "warning")[0]["reason"] == "no_lock"
+    assert run.of("backup", "done")
+    assert [line["reason"] for line in run.of("backup", "warning")] == ["no_lock", "no_quorum", "only_here"]
     accepted_by_etcdutl(nodes[0].snapshots()[0])
 
 
@@ -462,20 +214,12 @@ def test_dry_run_changes_nothing(nodes: list[Node]) -> None:
         "compaction",
         "defragmentation",
         "backup",
+        "prune",
     ]
     after = nodes[1].cluster.client().status(nodes[1].member.client_url)
     assert nodes[1].member.log_entries("finished defragmenting directory") == []
     assert (after.revision, after.db_size) == (before.revision, before.db_size)
     assert nodes[1].snapshots() == []
-
-
-def test_too_little_space_for_a_backup_is_refused_with_numbers(shared_node: Callable[[], Node]) -> None:
-    node = shared_node()
-    node.config["backup"]["min_free_bytes"] = 1 << 40
-    run = node.run()
-    assert run.status == 13
-    assert f"{node.backups} has" in run.text and "are needed" in run.text
-    assert list(node.backups.iterdir()) == []
 
 
 def test_auto_leaves_compaction_to_an_api_server_that_still_writes_its_key(shared_node: Callable[[], Node]) -> None:
@@ -522,19 +266,19 @@ def test_status_tells_who_did_what_and_how_old_the_backup_is(nodes: list[Node]) 
     assert status.status == 0
     assert {line["step"] for line in status.lines if line.get("due") == "false"} == {"compaction", "defragmentation"}
     (backup,) = status.of("backup")
-    assert int(backup["kept"]) == 2 and float(backup["age_hours"]) < 0.1
+    assert int(backup["kept"]) == 1 and float(backup["age_hours"]) < 0.1
     other = nodes[1].run("status")
     assert other.of("backup", "warning")[0]["kept"] == "0"
 
 
 def test_bad_configuration_names_every_problem_and_does_nothing(shared_node: Callable[[], Node]) -> None:
     node = shared_node()
-    node.config["backup"]["keep"] = 0
+    node.config["backup"]["keep_daily"] = -1
     node.config["backup"]["kepe"] = 5
     del node.config["endpoint"]
     run = node.run()
     assert run.status == 2
-    for text in ("backup.keep: 0 is not allowed", "backup.kepe is unknown", "endpoint is missing"):
+    for text in ("backup.keep_daily: -1 is not allowed", "backup.kepe is unknown", "endpoint is missing"):
         assert text in run.text
     assert not os.path.exists(node.config["state_directory"])
 

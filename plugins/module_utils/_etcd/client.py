@@ -233,6 +233,16 @@ class Client:
         answer = self.call("/v3/kv/range", body, endpoint)
         return [_key_value(item) for item in answer.get("kvs", [])]
 
+    def revision(self, endpoint: str | None = None, timeout: float | None = None) -> int:
+        """The cluster's revision by a linearizable read: every write that was acknowledged before is in it."""
+        answer = self.call("/v3/kv/range", {"key": _b64("\0"), "count_only": True}, endpoint, timeout)
+        return int(answer["header"]["revision"])
+
+    def count(self, endpoint: str | None = None, timeout: float | None = None) -> int:
+        """How many keys there are."""
+        body = {"key": _b64("\0"), "range_end": _b64("\0"), "count_only": True}
+        return int(self.call("/v3/kv/range", body, endpoint, timeout).get("count", 0))
+
     def put(self, key: str, value: str, lease: int = 0, endpoint: str | None = None, timeout: float | None = None) -> int:
         """Return the revision of the write."""
         body = {"key": _b64(key), "value": _b64(value), "lease": str(lease)}

@@ -3,53 +3,54 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Step 5: a verified snapshot of this host's own member, and the old ones removed by policy.
 
-    DIRECTORY/20261124/etcd-snapshot-023012-cp1.db          0600, times in UTC
-    DIRECTORY/20261124/etcd-snapshot-023012-cp1.db.sha256   for sha256sum -c
-
-A file under its final name is complete and verified: it is written as ``.part``, checked, synced and renamed. The member's
-name is in it so that several members may share a directory.
+A file under its final name is complete and verified: it is written as ``.part``, synced, checked, and renamed when its
+sidecar is there. The names are in `retention`, what a sidecar says in `verification`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import shutil
-import struct
-import subprocess
+import tarfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO, Sequence
+from typing import Any, Callable
 
+from .._commands import background
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError, Status
 from .._etcd.cluster import MAX_LAG_ENTRIES, ClusterView
 from .._etcd.lock import LockHeld
-from .._node.processes import find, of_static_pod
 from .._node.state import free_bytes, sync_directory, write_atomically
-from .config import DAY, Config
+from . import elsewhere, encryption, tools, verification
+from .config import Config
 from .context import Context
 from .journal import megabytes
+from .retention import DATE, SUFFIXES, TIME, Snapshot, expired, file_name, of_path, snapshots
+from .verification import Content, Hash, Sidecar
 
-STEP = "backup"
+STEP, PRUNE = "backup", "prune"
+ADVICE = "set backup.copy_command, or mount other storage at backup.directory"
 
-_DATE, _TIME = "%Y%m%d", "%H%M%S"
-#: Everything that this step may leave in its directory.
-_DAY = "[0-9]" * 8
-PATTERNS = tuple(f"{_DAY}/etcd-snapshot-{'[0-9]' * 6}-*.db{end}" for end in ("", ".sha256", ".part"))
-#: Seconds for etcdutl to walk the whole file.
-_CHECK_TIMEOUT = 1800
+#: Seconds without a byte after which a stream is given up; a member that compacts or checks itself may pause.
+_STALLED = 60.0
+_POLL = 0.02
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    path: Path
-    taken_at: float
+class _Member:
+    """Whom a snapshot is of.
+
+    Attributes:
+        revision: of a linearizable read right before; None where there is no quorum.
+    """
+
+    name: str
+    status: Status
+    revision: int | None
 
 
 def run(ctx: Context, view: ClusterView | None) -> bool:
@@ -57,111 +58,48 @@ def run(ctx: Context, view: ClusterView | None) -> bool:
     if not ctx.config.backup.enabled:
         ctx.journal.say(STEP, "left_out", "switched off by the configuration", reason="off")
         return False
-    status, member = own_member(ctx, view)
+    status, name = own_member(ctx, view)
     _check_space(ctx.config, status)
     if ctx.dry_run:
-        ctx.journal.say(STEP, "planned", f"would write a snapshot of about {megabytes(status.db_size)}", member=member)
+        ctx.journal.say(STEP, "planned", f"would write a snapshot of about {megabytes(status.db_size)}", member=name)
+        prune(ctx, name)
         return False
-    remove_leftovers(ctx.config, member)
+    remove_leftovers(ctx.config, name)
     with ExitStack() as stack:
         _take_turn(ctx, stack)
-        _take(ctx, status, member)
-    _prune(ctx, member)
+        snapshot = _take(ctx, _Member(name, status, _linearizable_revision(ctx)))
+    for what, work in (
+        (PRUNE, lambda: prune(ctx, name)),
+        (elsewhere.STEP, lambda: elsewhere.copy(ctx, snapshot, name)),
+        ("tools", lambda: tools.keep(ctx)),
+    ):
+        _afterwards(ctx, what, work)
+    if elsewhere.only_here(ctx.config.backup.directory, ctx.config.backup.copy_command, elsewhere.mountinfo()):
+        ctx.journal.say(STEP, "warning", f"every copy is on this cluster's own machines: {ADVICE}", reason="only_here")
     return True
 
 
-def file_name(member: str) -> str:
-    """The member's name as it appears in file names."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", member) or "member"
-
-
-def snapshots(directory: Path, member: str) -> list[Snapshot]:
-    """This member's complete snapshots, oldest first."""
-    found = []
-    for path in directory.glob(f"{_DAY}/etcd-snapshot-*-{file_name(member)}.db"):
-        stamp = path.name[len("etcd-snapshot-") :][:6]
-        if path.name != f"etcd-snapshot-{stamp}-{file_name(member)}.db":
-            continue  # of a member whose name ends like ours
-        try:
-            taken = datetime.strptime(path.parent.name + stamp, _DATE + _TIME).replace(tzinfo=timezone.utc)
-        except ValueError:
-            continue
-        found.append(Snapshot(path, taken.timestamp()))
-    return sorted(found, key=lambda each: (each.taken_at, each.path.name))
-
-
-def expired(known: Sequence[Snapshot], now: float, keep: int, max_age_days: int) -> list[Snapshot]:
-    """Beyond the count or too old; the newest never is.
-
-    Args:
-        known: oldest first.
-        now: seconds since 1970.
-    """
-    counted_out = known[:-keep]
-    return [each for each in known[:-1] if each in counted_out or now - each.taken_at > max_age_days * DAY]
+def _afterwards(ctx: Context, step: str, work: Callable[[], object]) -> None:
+    """The snapshot is there, whatever comes of this."""
+    try:
+        work()
+    except (KubetuneError, OSError) as exc:
+        ctx.journal.say(step, "failed", str(exc))
 
 
 def remove_leftovers(config: Config, member: str) -> list[Path]:
-    """What a killed run of this host left: unfinished files, and checksums without a snapshot."""
+    """What a killed run of this host left: unfinished files, and sidecars and archives without a snapshot."""
+    directory, name = Path(config.backup.directory), file_name(member)
+    known = {path.name for each in snapshots(directory, member) for path in each.files()}
     removed = []
-    name = file_name(member)
-    for path in Path(config.backup.directory).glob(f"{_DAY}/etcd-snapshot-*-{name}.db*"):
-        orphan = path.name.endswith(".sha256") and not path.with_suffix("").exists()
-        if orphan or path.name.endswith((".part", ".kubetune-tmp")):
-            path.unlink()
-            removed.append(path)
+    for pattern in (f"*/etcd-snapshot-??????-{name}.*", f"*/.etcd-snapshot-??????-{name}.*.kubetune-tmp"):
+        for path in directory.glob(pattern):
+            # Another member may be called like us with a dot behind it.
+            ours = path.name.lstrip(".")[len("etcd-snapshot-000000-") + len(name) :].startswith((".db", ".json", ".host.tar"))
+            if ours and path.name not in known:
+                path.unlink()
+                removed.append(path)
     return removed
-
-
-def check_file(path: Path) -> None:
-    """Look at the frame of a snapshot: whole pages, a valid meta page, the trailer (bbolt's page.go and db.go).
-
-    Raises:
-        KubetuneError: it is no complete bbolt database with a checksum behind it.
-    """
-    size = path.stat().st_size - hashlib.sha256().digest_size
-    with open(path, "rb") as stream:
-        # Two meta pages stand at the front; the page size is in them, so the second is looked for at each usual size.
-        front = stream.read(2 * 65536 + 80)
-    metas = [meta for meta in (_meta(front, offset) for offset in (0, 4096, 8192, 16384, 32768, 65536)) if meta]
-    if not metas:
-        raise KubetuneError(f"{path} has no valid meta page: it is not a bbolt database")
-    page_size, high_water, _transaction = max(metas, key=lambda meta: meta[2])
-    if size <= 0 or size % page_size or size < high_water * page_size:
-        raise KubetuneError(f"{path} has {size} bytes, and {high_water} pages of {page_size} are needed: it was cut")
-
-
-def _meta(data: bytes, offset: int) -> tuple[int, int, int] | None:
-    """(page size, number of pages, transaction) of the meta page at an offset; None when there is none or it is torn."""
-    if len(data) < offset + 80 or struct.unpack_from("<H", data, offset + 8)[0] != 0x04:
-        return None
-    body = data[offset + 16 : offset + 72]
-    magic, version, page_size, _flags, _root, _sequence, _freelist, high_water, transaction = struct.unpack(
-        "<IIIIQQQQQ", body
-    )
-    (checksum,) = struct.unpack_from("<Q", data, offset + 72)
-    if magic != 0xED0CDAED or version != 2 or _fnv1a(body) != checksum:
-        return None
-    return page_size, high_water, transaction
-
-
-def _fnv1a(data: bytes) -> int:
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
-class _HashingFile:
-    """Writes through to a file, and knows the SHA-256 of all of it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._stream.write(data)
 
 
 def own_member(ctx: Context, view: ClusterView | None) -> tuple[Status, str]:
@@ -184,13 +122,25 @@ def _check_space(config: Config, status: Status) -> None:
             f"the backup directory {directory} does not exist: make it (root, 0700) or run the role again"
         )
     free = free_bytes(directory)
-    needed = status.db_size + config.backup.min_free_bytes
+    # What is encrypted stands beside the plain file for a while.
+    copies = 1 if config.backup.encryption == "none" else 2
+    needed = status.db_size * copies + config.backup.min_free_bytes
     if free < needed:
         raise KubetuneError(
             f"{directory} has {megabytes(free)} free, and {megabytes(needed)} are needed: the database of "
-            f"{megabytes(status.db_size)} and {megabytes(config.backup.min_free_bytes)} to spare; keep fewer snapshots or "
-            "give it space"
+            f"{megabytes(status.db_size)}{' twice, to encrypt it,' if copies == 2 else ''} and "
+            f"{megabytes(config.backup.min_free_bytes)} to spare; keep fewer snapshots or give it space"
         )
+
+
+def _linearizable_revision(ctx: Context) -> int | None:
+    try:
+        return ctx.client.revision(ctx.config.endpoint)
+    except EtcdError as exc:
+        ctx.journal.say(
+            STEP, "warning", f"no linearizable read, so the newest writes may be missing from it: {exc}", reason="no_quorum"
+        )
+        return None
 
 
 def _take_turn(ctx: Context, stack: ExitStack) -> None:
@@ -201,119 +151,235 @@ def _take_turn(ctx: Context, stack: ExitStack) -> None:
         ctx.journal.say(STEP, "warning", f"goes on without its turn: {exc}", reason="no_lock")
 
 
-def _take(ctx: Context, status: Status, member: str) -> None:
+def _take(ctx: Context, member: _Member) -> Snapshot:
     started = time.monotonic()
-    final = _free_path(ctx, member)
-    directory = final.parent
+    # The plain name: what is encrypted gets its suffix when it is.
+    plain = _free_path(ctx, member.name)
+    directory = plain.parent
     directory.mkdir(mode=0o700, exist_ok=True)
-    part = final.with_name(final.name + ".part")
-    try:
-        digest = _download(ctx, part)
-        check_file(part)
-        facts = _etcdutl_facts(ctx, part)
-        checksum = final.with_name(final.name + ".sha256")
-        write_atomically(checksum, f"{digest}  {final.name}\n".encode())
-        os.rename(part, final)
-        sync_directory(directory)
-        sync_directory(directory.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    size = final.stat().st_size
+    part = plain.with_name(plain.name + ".part")
+    with ExitStack() as undo:
+        undo.callback(_remove_parts, part)
+        hashed = download(ctx, part)
+        streamed = time.monotonic() - started
+        facts = verification.check_plain(ctx, part, hashed)
+        _check_revision(member, facts)
+        made = _finished_parts(ctx, plain, part, hashed.content, undo)
+        final = plain.with_name(plain.name + SUFFIXES[ctx.config.backup.encryption])
+        sidecar = _sidecar(ctx, member, facts, hashed.content, {path.name: content for path, (_part, content) in made.items()})
+        snapshot = of_path(final)
+        assert snapshot is not None
+        undo.callback(snapshot.sidecar.unlink, missing_ok=True)
+        write_atomically(snapshot.sidecar, sidecar.text().encode())
+        # The snapshot comes last: without it the others are leftovers.
+        for path, (unfinished, _content) in sorted(made.items(), key=lambda each: each[0] == final):
+            os.rename(unfinished, path)
+        undo.pop_all()
+    part.unlink(missing_ok=True)
+    sync_directory(directory)
+    sync_directory(directory.parent)
     seconds = time.monotonic() - started
     ctx.journal.say(
         STEP,
         "done",
-        f"{final} holds {megabytes(size)} of {member}, verified by {facts['verified_by']}",
+        f"{final} holds {megabytes(sidecar.snapshot.bytes)} of {member.name} at revision {sidecar.revision}, verified by "
+        f"{sidecar.verified_by}" + ("" if sidecar.encryption == "none" else f", encrypted with {sidecar.encryption}"),
         path=final,
-        member=member,
-        bytes=size,
-        revision=facts.get("revision", status.revision),
-        etcd=status.version,
+        member=member.name,
+        bytes=sidecar.files[final.name].bytes,
+        revision=sidecar.revision,
+        etcd=sidecar.etcd,
+        taken_at=snapshot.taken_at,
         seconds=seconds,
-        verified_by=facts["verified_by"],
+        stream_seconds=streamed,
+        verified_by=sidecar.verified_by,
     )
+    return snapshot
 
 
 def _free_path(ctx: Context, member: str) -> Path:
     """Names count in seconds: a second run within one, or a clock that went back, waits for the next."""
     while True:
         moment = datetime.fromtimestamp(ctx.clock(), timezone.utc)
-        name = f"etcd-snapshot-{moment.strftime(_TIME)}-{file_name(member)}.db"
-        path = Path(ctx.config.backup.directory) / moment.strftime(_DATE) / name
-        if not path.exists():
+        name = f"etcd-snapshot-{moment.strftime(TIME)}-{file_name(member)}.db"
+        path = Path(ctx.config.backup.directory) / moment.strftime(DATE) / name
+        if not list(path.parent.glob(path.name + "*")):
             return path
         ctx.sleep(1.0)
 
 
-def _download(ctx: Context, part: Path) -> str:
-    """The stream's own checksum is verified by the client. Return the SHA-256 of the file."""
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        sink = _HashingFile(stream)
-        ctx.client.snapshot(ctx.config.endpoint, sink)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return sink.digest.hexdigest()
+def download(ctx: Context, part: Path) -> Hash:
+    """The member's snapshot, hashed on its way and synced.
 
-
-def _etcdutl_facts(ctx: Context, part: Path) -> dict[str, Any]:
-    """What ``etcdutl snapshot status`` says, which walks every page; without it our own checks have to do."""
-    program = _etcdutl(ctx)
-    if program is None:
-        return {"verified_by": "checksum"}
+    The member's own etcdctl is four times as fast as the JSON gateway, which serves where there is no etcdctl.
+    """
+    etcdctl = tools.tool(ctx, "etcdctl")
+    if etcdctl:
+        hashed = _stream(ctx, etcdctl, part)
+    else:
+        ctx.journal.say(STEP, "warning", "there is no etcdctl on this host: the slower JSON gateway serves", reason="no_etcdctl")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            ctx.client.snapshot(ctx.config.endpoint, stream)
+        hashed = verification.hash_file(part)
+    os.chmod(part, 0o600)
+    descriptor = os.open(part, os.O_RDWR)
     try:
-        done = subprocess.run(
-            [program, "snapshot", "status", str(part), "--write-out=json"],
-            capture_output=True,
-            text=True,
-            timeout=_CHECK_TIMEOUT,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={"LC_ALL": "C"},
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return hashed
+
+
+def _stream(ctx: Context, etcdctl: str, part: Path) -> Hash:
+    """etcdctl writes ``NAME.part``, which this follows, and renames it at its end."""
+    config = ctx.config
+    command = [
+        etcdctl,
+        f"--endpoints={config.endpoint}",
+        f"--cacert={config.ca_file}",
+        f"--cert={config.cert_file}",
+        f"--key={config.key_file}",
+        "snapshot",
+        "save",
+        str(part),
+    ]
+    hashed = Hash()
+    growing = part.with_name(part.name + ".part")
+    with background(command, tools.ENVIRONMENT) as program, ExitStack() as stack:
+        stream = None
+        last = time.monotonic()
+        while True:
+            ended = program.process.poll() is not None  # asked first: what is read after its end is all there is
+            if stream is None and growing.exists():
+                try:
+                    stream = stack.enter_context(open(growing, "rb"))
+                except FileNotFoundError:
+                    pass  # renamed in this moment
+            if stream is None and ended and part.exists():
+                stream = stack.enter_context(open(part, "rb"))
+            data = stream.read(_CHUNK) if stream else b""
+            if data:
+                hashed.update(data)
+                last = time.monotonic()
+            elif ended:
+                break
+            elif time.monotonic() - last > _STALLED:
+                raise KubetuneError(f"the snapshot stream stands still after {megabytes(hashed.size)}: given up after {_STALLED:g} s")
+            else:
+                time.sleep(_POLL)
+        try:
+            program.finish(_POLL)
+        except KubetuneError as exc:
+            raise KubetuneError(f"the snapshot stream broke after {megabytes(hashed.size)}: {exc}") from exc
+    return hashed
+
+
+def _remove_parts(part: Path) -> None:
+    for path in (part, part.with_name(part.name + ".part")):
+        path.unlink(missing_ok=True)
+
+
+def _check_revision(member: _Member, facts: dict[str, Any]) -> None:
+    found = facts.get("revision")
+    if member.revision is not None and found is not None and found < member.revision:
+        raise KubetuneError(
+            f"the snapshot ends with revision {found}, and {member.revision} was acknowledged before it was taken: writes are missing"
         )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise KubetuneError(f"etcdutl ({program}) cannot be run: {exc}") from exc
-    if done.returncode != 0:
-        raise KubetuneError(f"etcdutl does not accept the snapshot: {(done.stderr or done.stdout).strip()[-300:]}")
-    return {**json.loads(done.stdout), "verified_by": "etcdutl"}
 
 
-def _etcdutl(ctx: Context) -> str | None:
-    wanted = ctx.config.backup.etcdutl
-    if wanted == "none":
-        return None
-    if wanted != "auto":
-        return wanted
-    found = shutil.which("etcdutl", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/opt/bin")
-    if found:
-        return found
-    # Beside etcd in its own image. Reaching it takes CAP_SYS_PTRACE.
-    for process in find("etcd", {"data-dir": ctx.config.data_directory}, ctx.proc):
-        if not of_static_pod(process, "etcd", ctx.proc):
-            continue  # whoever calls himself etcd is not given root
-        inside = ctx.proc / str(process.pid) / "root/usr/local/bin/etcdutl"
-        if os.access(inside, os.X_OK):
-            return str(inside)
-    return None
-
-
-def _prune(ctx: Context, member: str) -> None:
-    """After a new snapshot only, so that the last good one is never among those which go."""
+def _finished_parts(
+    ctx: Context, plain: Path, part: Path, content: Content, undo: ExitStack
+) -> dict[Path, tuple[Path, Content]]:
+    """Final path -> (its unfinished file, what is in it): the snapshot, and the files of the host where they are asked for."""
     config = ctx.config.backup
-    known = snapshots(Path(config.directory), member)
-    gone = expired(known, ctx.clock(), config.keep, config.max_age_days)
-    for each in gone:
-        each.path.unlink()
-        each.path.with_name(each.path.name + ".sha256").unlink(missing_ok=True)
-        if not any(each.path.parent.iterdir()):
-            each.path.parent.rmdir()
-    if gone:
+    if config.encryption == "none":
+        return {plain: (part, content)}
+    suffix = SUFFIXES[config.encryption]
+    made = {}
+
+    def encrypted(path: Path, write: Callable[[Path], None]) -> None:
+        unfinished = path.with_name(path.name + ".part")
+        undo.callback(unfinished.unlink, missing_ok=True)
+        write(unfinished)
+        with open(unfinished, "rb+") as stream:
+            os.fsync(stream.fileno())
+        made[path] = (unfinished, verification.hash_file(unfinished).content)
+
+    encrypted(plain.with_name(plain.name + suffix), lambda target: encryption.encrypt_file(ctx.config, part, target))
+    if config.host_paths:
+        archive = plain.with_name(plain.name[: -len(".db")] + ".host.tar" + suffix)
+        encrypted(archive, lambda target: _archive(ctx.config, target))
+    return made
+
+
+def _archive(config: Config, target: Path) -> None:
+    """A tar of the host's files; they are never written anywhere as they are."""
+    missing = [path for path in config.backup.host_paths if not os.path.exists(path)]
+    if missing:
+        raise KubetuneError(f"backup.host_paths: {', '.join(missing)} does not exist on this host: correct the list")
+
+    with encryption.encrypting(config, target) as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
+        for path in config.backup.host_paths:
+            archive.add(path, arcname=path.lstrip("/"))
+
+
+def _sidecar(ctx: Context, member: _Member, facts: dict[str, Any], plain: Content, files: dict[str, Content]) -> Sidecar:
+    return Sidecar(
+        taken_at=datetime.fromtimestamp(ctx.clock(), timezone.utc).isoformat(timespec="seconds"),
+        host=ctx.host,
+        member=member.name,
+        member_id=f"{member.status.member_id:x}",
+        cluster_id=f"{member.status.cluster_id:x}",
+        etcd=member.status.version,
+        storage_version=facts.get("version", ""),
+        revision=facts.get("revision", member.revision or member.status.revision),
+        keys=facts.get("totalKey", 0),
+        hash=facts.get("hash", 0),
+        verified_by=facts["verified_by"],
+        encryption=ctx.config.backup.encryption,
+        snapshot=plain,
+        files=files,
+    )
+
+
+def prune(ctx: Context, member: str) -> None:
+    """Delete what no tier of the policy holds; the newest and the last good one stay."""
+    known = snapshots(Path(ctx.config.backup.directory), member)
+    broken = [each for each in known if not verification.has_its_length(each)]
+    for each in broken:
         ctx.journal.say(
-            STEP,
-            "done",
-            f"removed {len(gone)} old snapshots, {len(known) - len(gone)} stay (at most {config.keep}, and for "
-            f"{config.max_age_days} days)",
-            removed=len(gone),
-            kept=len(known) - len(gone),
+            PRUNE, "warning", f"{each.path} is not what was written: it stays, and counts for nothing", path=each.path, reason="broken"
         )
+    known = [each for each in known if each not in broken]
+    gone = expired(known, ctx.config.backup, lambda each: _is_good(ctx, each))
+    staying = [each for each in known if each not in gone]
+    size = sum(path.stat().st_size for each in staying for path in each.files())
+    facts = {"removed": len(gone), "kept": len(staying), "bytes": size, "member": member}
+    if ctx.dry_run:
+        ctx.journal.say(PRUNE, "planned", f"would remove {len(gone)} backups, {len(staying)} would stay", **facts)
+        for each in gone:
+            ctx.journal.say(PRUNE, "planned", f"would remove {each.path}", path=each.path)
+        return
+    for each in gone:
+        _remove(each)
+    ctx.journal.say(
+        PRUNE,
+        "done" if gone else "nothing",
+        f"removed {len(gone)} old backups, {len(staying)} stay with {megabytes(size)}",
+        **facts,
+    )
+
+
+def _is_good(ctx: Context, snapshot: Snapshot) -> bool:
+    if verification.is_whole(snapshot):
+        return True
+    ctx.journal.say(PRUNE, "warning", f"{snapshot.path} is damaged: an older one is the last good one", path=snapshot.path, reason="broken")
+    return False
+
+
+def _remove(snapshot: Snapshot) -> None:
+    """The snapshot goes first: what is left when this is cut off is a leftover, not a backup without its sidecar."""
+    for path in snapshot.files():
+        path.unlink()
+    if not any(snapshot.path.parent.iterdir()):
+        snapshot.path.parent.rmdir()

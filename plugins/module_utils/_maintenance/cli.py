@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: ``kubetune.pyz maintenance run|status|validate --config FILE``."""
+"""The command line: ``kubetune.pyz maintenance COMMAND --config FILE``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ from .journal import EXIT_STATUS, USAGE, Journal
 
 DEFAULT_CONFIG = "/etc/kubetune/etcd-maintenance.json"
 
+#: Command -> (one line, the rest that a person wants to know).
+_COMMANDS = {
+    "run": ("all steps, as the timer does", "Health, size, compaction, defragmentation, backup, prune, copy elsewhere, in this order."),
+    "health": ("is the cluster whole, how large is it", "Changes nothing. Exit status 11 when the cluster is not whole."),
+    "status": ("health, and who did what last", "Changes nothing. Also says who holds the cluster lock, and how old the newest backup is."),
+    "compact": ("compaction alone", "Never to the newest revision: the history of compaction.retention_seconds stays."),
+    "defrag": ("defragmentation alone", "Members with enough to gain, one after another, the leader last."),
+    "backup": ("a backup of this host's member", "Then prune, and the copy elsewhere. Does without a healthy cluster."),
+    "verify": (
+        "are backups whole, undamaged, of this cluster",
+        "Of the newest backup, of the files that are named, or of all. Each is refused with its reason: empty, cut, damaged, of "
+        "another cluster, of a version that etcdutl here does not read. Changes nothing, and works while etcd is down.",
+    ),
+    "prune": ("delete backups that no tier keeps", "Tiers are backup.keep_hourly, ..._monthly. The newest and the last good one stay."),
+    "drill": (
+        "restore the newest backup, on loopback, and throw it away",
+        "Counts and compares what was restored, and times it. The running etcd is not touched.",
+    ),
+    "validate": ("check the configuration only", "Names every problem."),
+}
+_CHANGING = frozenset(program.COMMANDS)
+
 
 def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
@@ -31,10 +53,10 @@ def main(argv: Sequence[str]) -> int:
         ctx = Context(
             config,
             # Under systemd a line's priority is told by its prefix, see sd-daemon(3).
-            Journal(sys.stdout, priorities="JOURNAL_STREAM" in os.environ),
+            Journal(sys.stdout, priorities="JOURNAL_STREAM" in os.environ, as_json=options.json),
             socket.gethostname(),
             client_of(config),
-            dry_run=options.command == "run" and options.dry_run,
+            dry_run=options.command in _CHANGING and options.dry_run,
             proc=Path(options.proc),
         )
     except KubetuneError as exc:
@@ -42,24 +64,44 @@ def main(argv: Sequence[str]) -> int:
         return USAGE
     # Leaves through the with-statements: the lock is given back, the unfinished snapshot removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    return status.show(ctx) if options.command == "status" else program.run(ctx)
+    if options.command == "status":
+        return status.show(ctx)
+    if options.command == "health":
+        return status.check_health(ctx)
+    if options.command == "verify":
+        return status.verify(ctx, [path.absolute() for path in options.files], options.all)
+    return program.run(ctx, options.command)
 
 
 def _parser() -> argparse.ArgumentParser:
+    statuses = "\n".join(f"  {status:<3} {meaning}" for status, meaning in EXIT_STATUS.items())
     parser = argparse.ArgumentParser(
         prog="kubetune.pyz maintenance",
-        description="Health, size, compaction, defragmentation and backup of an etcd cluster, from one of its members.",
-        epilog="exit status: " + "; ".join(f"{status}: {meaning}" for status, meaning in EXIT_STATUS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Health, size, compaction, defragmentation, backup and restore drills of an etcd cluster, from one of its members.",
+        epilog=f"""\
+exit status, the worst of what was said:
+{statuses}
+  130, 143  ended by a signal; an unfinished snapshot is removed, locks are given back
+
+examples:
+  kubetune.pyz maintenance run --dry-run            what the next run would do
+  kubetune.pyz maintenance status                   members, who did what, the newest backup
+  kubetune.pyz maintenance verify --all             every backup in the directory
+  kubetune.pyz maintenance backup --json            one JSON object per line, for programs
+
+Each line is for people before the bar and for programs behind it: step=, outcome= (ok, done, nothing, left_out, planned,
+waiting, warning, locked, unhealthy, failed) and facts with their unit. COMMAND --help says more of each.""",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, summary in {
-        "run": "do the five steps",
-        "status": "say what is known, change nothing",
-        "validate": "check the configuration only",
-    }.items():
-        command = commands.add_parser(name, help=summary)
-        command.add_argument("--config", default=DEFAULT_CONFIG, help="configuration, JSON (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (summary, more) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}")
+        command.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help="the one configuration file (default: %(default)s)")
+        command.add_argument("--json", action="store_true", help="one JSON object per line: step, outcome, message and facts")
         command.add_argument("--proc", default="/proc", help=argparse.SUPPRESS)
-        if name == "run":
-            command.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
+        if name in _CHANGING:
+            command.add_argument("--dry-run", action="store_true", help="decide and say it, change nothing")
+        if name == "verify":
+            command.add_argument("files", metavar="FILE", nargs="*", type=Path, help="snapshots; none for the newest of this host")
+            command.add_argument("--all", action="store_true", help="all in the backup directory, of whichever member")
     return parser

@@ -55,18 +55,42 @@ class Backup:
     Attributes:
         enabled: whether this step is done at all.
         directory: where the dated directories are made.
-        keep: how many snapshots of this member stay, at most.
-        max_age_days: older ones are deleted; the newest always stays.
+        keep_hourly, keep_daily, keep_weekly, keep_monthly: of so many of the last hours (days, ISO weeks, months) that have
+            backups the newest one stays; see `retention`.
         min_free_bytes: what has to be free on that disk after the snapshot.
-        etcdutl: ``auto`` (on this host, or inside the running etcd's container), ``none``, or a path.
+        encryption: ``none``, ``age`` or ``gpg``.
+        recipients_file: whom to encrypt for: age's recipients, one a line, or public keys that gpg exported.
+        identity_file: the private key, for `verify` and the drill on this host; empty where it is not here.
+        host_paths: files and directories of the host that go into the backup, encrypted only.
+        copy_command: takes a backup elsewhere, see `elsewhere`; empty for none.
+        copy_timeout_seconds: for one call of it.
     """
 
     enabled: bool
     directory: str
-    keep: int
-    max_age_days: int
+    keep_hourly: int
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
     min_free_bytes: int
-    etcdutl: str
+    encryption: str
+    recipients_file: str
+    identity_file: str
+    host_paths: list[str]
+    copy_command: list[str]
+    copy_timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class Drill:
+    """
+    Attributes:
+        directory: the newest backup is restored below it, and thrown away.
+        start_timeout_seconds: for the restored etcd to serve.
+    """
+
+    directory: str
+    start_timeout_seconds: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,9 @@ class Config:
         ca_file, cert_file, key_file: PEM files for it.
         data_directory: of the member on this host.
         state_directory: holds the lock that keeps two runs on this host apart.
+        tools: directory with etcd, etcdctl and etcdutl, or ``auto``; see `tools`.
+        tools_directory: where etcdutl is kept for the day when no etcd runs.
+        metrics_directory: of node_exporter's textfile collector; empty for no metrics.
         interval_seconds: compaction and defragmentation are done once in it, by one node for all.
         lock_wait_seconds: how long a run waits for another one, on this host or in the cluster.
         settle_seconds: how long the cluster may take to be whole, at the start and after each member's turn.
@@ -88,12 +115,16 @@ class Config:
     key_file: str
     data_directory: str
     state_directory: str
+    tools: str
+    tools_directory: str
+    metrics_directory: str
     interval_seconds: int
     lock_wait_seconds: int
     settle_seconds: int
     compaction: Compaction
     defragmentation: Defragmentation
     backup: Backup
+    drill: Drill
 
 
 @dataclass(frozen=True)
@@ -125,8 +156,19 @@ class _Switch:
         return "" if isinstance(value, bool) else "true or false"
 
 
+@dataclass(frozen=True)
+class _Texts:
+    each: _Text
+
+    def problem(self, value: Any) -> str:
+        right = isinstance(value, list) and not any(self.each.problem(text) for text in value)
+        return "" if right else f"a list, each of it {self.each.allowed},"
+
+
 # Spaces and percent signs would end or change a path in a unit file.
 _PATH = _Text(r"/[^\s%\"'\\]*", "an absolute path without spaces, quotes, backslashes or percent signs")
+
+_PATH_OR_NONE = _Text(rf"|{_PATH.pattern}", f"{_PATH.allowed}, or empty")
 
 _TOP: Mapping[str, Any] = {
     "endpoint": _Text(r"https://[^\s/]+:\d+", "an https URL with its port, such as https://127.0.0.1:2379"),
@@ -135,10 +177,15 @@ _TOP: Mapping[str, Any] = {
     "key_file": _PATH,
     "data_directory": _PATH,
     "state_directory": _PATH,
+    "tools": _Text(rf"auto|{_PATH.pattern}", "auto or an absolute path"),
+    "tools_directory": _PATH,
+    "metrics_directory": _PATH_OR_NONE,
     "interval_seconds": _Number(60, 31 * DAY, "seconds"),
     "lock_wait_seconds": _Number(0, DAY, "seconds"),
     "settle_seconds": _Number(0, 600, "seconds"),
 }
+_TIERS = {"hourly": "hours", "daily": "days", "weekly": "weeks", "monthly": "months"}
+
 _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "compaction": (
         Compaction,
@@ -163,11 +210,19 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
         {
             "enabled": _Switch(),
             "directory": _PATH,
-            "keep": _Number(1, 10_000, "snapshots"),
-            "max_age_days": _Number(1, 3650, "days"),
+            **{f"keep_{tier}": _Number(0, 1000, f"{unit} with backups") for tier, unit in _TIERS.items()},
             "min_free_bytes": _Number(0, 1024 * GIB, "bytes"),
-            "etcdutl": _Text(rf"auto|none|{_PATH.pattern}", "auto, none or an absolute path"),
+            "encryption": _Text("none|age|gpg", "none, age or gpg"),
+            "recipients_file": _PATH_OR_NONE,
+            "identity_file": _PATH_OR_NONE,
+            "host_paths": _Texts(_PATH),
+            "copy_command": _Texts(_Text(r"[^\0\n]+", "a text without line breaks")),
+            "copy_timeout_seconds": _Number(1, DAY, "seconds"),
         },
+    ),
+    "drill": (
+        Drill,
+        {"directory": _PATH, "start_timeout_seconds": _Number(10, 3600, "seconds")},
     ),
 }
 
@@ -207,6 +262,19 @@ def problems(data: Mapping[str, Any]) -> list[str]:
             found += _problems(section, rules, f"{name}.")
         elif name in data:
             found.append(f"{name}: {section!r} is not allowed; an object with {', '.join(rules)} is needed")
+    return found or _contradictions(data["backup"])
+
+
+def _contradictions(backup: Mapping[str, Any]) -> list[str]:
+    """What the keys of a backup, each of them allowed, do not allow together."""
+    found = []
+    encrypted = backup["encryption"] != "none"
+    if encrypted and not backup["recipients_file"]:
+        found.append(f"backup.recipients_file is empty: {backup['encryption']} needs to know whom to encrypt for")
+    if backup["host_paths"] and not encrypted:
+        found.append("backup.host_paths: keys and manifests are backed up encrypted only; backup.encryption age or gpg is needed")
+    if not any(backup[f"keep_{tier}"] for tier in _TIERS):
+        found.append("backup.keep_hourly, keep_daily, keep_weekly and keep_monthly are all 0: at least one has to keep something")
     return found
 
 

@@ -17,16 +17,16 @@ from .._etcd.client import EtcdError
 from .._etcd.lock import PREFIX
 from .._node.state import write_atomically
 from .._report import Outcome, difference, entry
-from . import backup, records
+from . import backup, elsewhere, metrics, records, retention
 from .config import DAY, Config
 from .context import client_of
-from .units import SERVICE, TIMER, Schedule, service, timer
+from .units import TIMER, Job, Schedule, jobs, service, timer
 
 ROLE = "etcd_maintenance"
 CONFIG = "/etc/kubetune/etcd-maintenance.json"
 UNITS = "/etc/systemd/system"
 #: systemd's memory of the last time that a persistent timer fired.
-STAMP = f"/var/lib/systemd/timers/stamp-{TIMER}"
+STAMPS = "/var/lib/systemd/timers/stamp-"
 
 #: A run waits for the lock of the host, and for one of the cluster in each of three steps.
 _WAITS = 4
@@ -65,13 +65,17 @@ def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def schedule_problems(schedule: Schedule, lock_wait_seconds: int, run: Runner = run_command) -> list[str]:
     """What is wrong with a schedule, one sentence each; the calendar is judged by the host's own systemd."""
     found = []
-    told = run(["systemd-analyze", "calendar", schedule.calendar])
-    if told.returncode != 0:
-        said = " ".join((told.stderr or told.stdout).split())
-        found.append(
-            f"calendar: {schedule.calendar!r} is not allowed; a calendar event of systemd.time(7) is needed, such as "
-            f"'*-*-* 02:30:00' (systemd-analyze says: {said})"
-        )
+    for name in ("calendar", "backup_calendar", "drill_calendar"):
+        calendar = getattr(schedule, name)
+        if not calendar and name != "calendar":
+            continue  # not wanted
+        told = run(["systemd-analyze", "calendar", calendar])
+        if told.returncode != 0:
+            said = " ".join((told.stderr or told.stdout).split())
+            found.append(
+                f"{name}: {calendar!r} is not allowed; a calendar event of systemd.time(7) is needed, such as "
+                f"'*-*-* 02:30:00' (systemd-analyze says: {said})"
+            )
     if not 0 <= schedule.random_delay_seconds <= DAY:
         found.append(f"random_delay_seconds: {schedule.random_delay_seconds} is not allowed; 0 to {DAY} is needed")
     least = _WAITS * lock_wait_seconds + 600
@@ -103,55 +107,63 @@ class Installation:
             KubetuneError: the certificates are not usable, or systemd does not take the timer.
         """
         self._ask_etcd()
-        files = self._files(schedule, program, interpreter)
+        all_jobs = jobs(schedule)
+        wanted = [each for each in all_jobs if each.calendar]
+        files = self._files(wanted, schedule, program, interpreter)
         stale = {each.path.name for each in files if self._compare(each)}
-        enabled, active = self._timer_state()
+        idle = {each.timer for each in wanted if not self._is_on(each.timer)}
         for directory, mode in self._directories().items():
             if not directory.is_dir():
                 self._outcome.changed = True
                 if not self._check:
                     directory.mkdir(mode=mode, parents=True)
-        if stale or not (enabled and active):
+        if stale or idle:
             self._outcome.changed = True
             if not self._check:
-                self._apply([each for each in files if each.path.name in stale], restart=TIMER in stale)
+                self._apply([each for each in files if each.path.name in stale], wanted, stale)
+        for job in all_jobs:
+            if not job.calendar and self._take_away(job):
+                self._outcome.changed = True
+                self._outcome.report.append(entry(ROLE, job.timer, "restored", reason="it has no calendar any more"))
+        calendars = {each.timer: each.calendar for each in wanted}
         for each in files:
-            is_new = each.path.name in stale or (each.item == TIMER and not (enabled and active))
-            value = schedule.calendar if each.item == TIMER else str(each.path)
+            is_new = each.path.name in stale or each.item in idle
+            value = calendars.get(each.item, str(each.path))
             self._outcome.report.append(entry(ROLE, each.item, "changed" if is_new else "already_right", value))
-        self._outcome.next_run = self._property("NextElapseUSecRealtime")
+        self._say_where_copies_are()
+        self._outcome.next_run = self._property(TIMER, "NextElapseUSecRealtime")
         return self._outcome
 
     def remove(self, remove_backups: bool) -> Installed:
-        """Take away what `install` put there; snapshots stay unless they are asked for."""
-        paths = [self._path(f"{UNITS}/{TIMER}"), self._path(f"{UNITS}/{SERVICE}"), self._path(CONFIG)]
-        present = [path for path in paths if path.exists()]
-        self._outcome.diff = [difference(path, path.read_text(), "") for path in present]
-        state = self._path(self._config.state_directory)
-        directories = [self._path(CONFIG).parent, state, self._path(self._config.backup.directory)]
+        """Take away what `install` put there; backups stay unless they are asked for."""
+        all_jobs = jobs(Schedule("", 0, 0))
+        config = self._path(CONFIG)
+        metrics_file = self._path(f"{self._config.metrics_directory}/{metrics.FILE}") if self._config.metrics_directory else None
+        state, tools = self._path(self._config.state_directory), self._path(self._config.tools_directory)
+        units = [path for job in all_jobs for path in (self._unit(job.timer), self._unit(job.service)) if path.exists()]
+        present = [path for path in [*units, config] if path.exists()]
         if present and not self._check:
             self._forget_records()
-            if self._path(f"{UNITS}/{TIMER}") in present:
-                self._systemctl("disable", "--quiet", "--now", TIMER)
-            if self._path(f"{UNITS}/{SERVICE}") in present:
-                self._systemctl("stop", SERVICE)
-                self._run(["systemctl", "reset-failed", SERVICE])
-            for path in [*present, self._path(STAMP), state / "maintenance.lock"]:
+        for job in all_jobs:
+            self._take_away(job)
+        if config.exists():
+            self._outcome.diff.append(difference(config, config.read_text(), ""))
+        if present and not self._check:
+            made = [state / "maintenance.lock", state / metrics.STATE, tools / "etcdutl", *([metrics_file] if metrics_file else [])]
+            for path in [config, *made]:
                 path.unlink(missing_ok=True)
-            self._systemctl("daemon-reload")
-        snapshots = self._every_snapshot() if remove_backups else []
-        for path in snapshots:
-            if not self._check:
+        backups = self._every_backup() if remove_backups else []
+        if not self._check:
+            for path in backups:
                 path.unlink()
                 _remove_if_empty(path.parent)
-        if not self._check:
-            for directory in directories if present or snapshots else []:
+            drill, backup_directory = self._path(self._config.drill.directory), self._path(self._config.backup.directory)
+            for directory in [config.parent, drill, tools, state, backup_directory] if present or backups else []:
                 _remove_if_empty(directory)
-        self._outcome.changed = bool(present or snapshots)
-        item = "etcd maintenance"
+        self._outcome.changed = bool(present or backups)
         verdict = "restored" if self._outcome.changed else "already_right"
-        reason = f"{len(snapshots)} files of snapshots were removed with it" if snapshots else ""
-        self._outcome.report.append(entry(ROLE, item, verdict, reason=reason))
+        reason = f"{len(backups)} files of backups were removed with it" if backups else ""
+        self._outcome.report.append(entry(ROLE, "etcd maintenance", verdict, reason=reason))
         return self._outcome
 
     # --- judging ----------------------------------------------------------------------------------------------
@@ -163,11 +175,17 @@ class Installation:
         except EtcdError as exc:
             self._outcome.report.append(entry(ROLE, "etcd", "warning", self._config.endpoint, reason=str(exc)))
 
-    def _timer_state(self) -> tuple[bool, bool]:
-        return self._property("UnitFileState") == "enabled", self._property("ActiveState") == "active"
+    def _say_where_copies_are(self) -> None:
+        config = self._config.backup
+        if config.enabled and elsewhere.only_here(config.directory, config.copy_command, elsewhere.mountinfo()):
+            reason = f"every copy is on this cluster's own machines: {backup.ADVICE}"
+            self._outcome.report.append(entry(ROLE, "backups", "warning", config.directory, reason=reason))
 
-    def _property(self, name: str) -> str:
-        return self._run(["systemctl", "show", "--value", "--property", name, TIMER]).stdout.strip()
+    def _is_on(self, timer: str) -> bool:
+        return self._property(timer, "UnitFileState") == "enabled" and self._property(timer, "ActiveState") == "active"
+
+    def _property(self, timer: str, name: str) -> str:
+        return self._run(["systemctl", "show", "--value", "--property", name, timer]).stdout.strip()
 
     def _compare(self, wanted: _File) -> bool:
         present = wanted.present()
@@ -179,31 +197,51 @@ class Installation:
 
     # --- changing ---------------------------------------------------------------------------------------------
 
-    def _files(self, schedule: Schedule, program: str, interpreter: str) -> list[_File]:
+    def _files(self, wanted: Sequence[Job], schedule: Schedule, program: str, interpreter: str) -> list[_File]:
         text = json.dumps(asdict(self._config), indent=2) + "\n"
-        unit = service(interpreter, program, CONFIG, self._config, schedule.timeout_seconds)
-        return [
-            _File("etcd maintenance configuration", self._path(CONFIG), text, 0o600),
-            _File(SERVICE, self._path(f"{UNITS}/{SERVICE}"), unit, 0o644),
-            _File(TIMER, self._path(f"{UNITS}/{TIMER}"), timer(schedule), 0o644),
-        ]
+        files = [_File("etcd maintenance configuration", self._path(CONFIG), text, 0o600)]
+        for job in wanted:
+            unit = service(job, interpreter, program, CONFIG, self._config, schedule.timeout_seconds)
+            files.append(_File(job.service, self._unit(job.service), unit, 0o644))
+            files.append(_File(job.timer, self._unit(job.timer), timer(job, schedule), 0o644))
+        return files
 
     def _directories(self) -> dict[Path, int]:
         """The backup directory of an administrator keeps its mode; what is written there is private by itself."""
-        made = {self._path(CONFIG).parent: 0o755, self._path(self._config.state_directory): 0o700}
-        if self._config.backup.enabled:
-            made[self._path(self._config.backup.directory)] = 0o700
+        config = self._config
+        made = {self._path(CONFIG).parent: 0o755, self._path(config.state_directory): 0o700, self._path(config.drill.directory): 0o700}
+        if config.backup.enabled:
+            made[self._path(config.backup.directory)] = 0o700
+            made[self._path(config.tools_directory)] = 0o755
+        if config.metrics_directory:
+            made[self._path(config.metrics_directory)] = 0o755
         return made
 
-    def _apply(self, stale: list[_File], restart: bool) -> None:
+    def _apply(self, stale: list[_File], wanted: Sequence[Job], names: set[str]) -> None:
         for each in stale:
             write_atomically(each.path, each.text.encode(), each.mode)
         self._systemctl("daemon-reload")
-        if restart:
-            # A persistent timer with a new calendar would make up for a time that was never in its old one.
-            self._systemctl("stop", TIMER)
-            self._path(STAMP).unlink(missing_ok=True)
-        self._systemctl("enable", "--quiet", "--now", TIMER)
+        for job in wanted:
+            if job.timer in names:
+                # A persistent timer with a new calendar would make up for a time that was never in its old one.
+                self._systemctl("stop", job.timer)
+                self._path(STAMPS + job.timer).unlink(missing_ok=True)
+            self._systemctl("enable", "--quiet", "--now", job.timer)
+
+    def _take_away(self, job: Job) -> bool:
+        """True when there was something of this job."""
+        paths = [path for path in (self._unit(job.timer), self._unit(job.service)) if path.exists()]
+        self._outcome.diff += [difference(path, path.read_text(), "") for path in paths]
+        if paths and not self._check:
+            if self._unit(job.timer) in paths:
+                self._systemctl("disable", "--quiet", "--now", job.timer)
+            if self._unit(job.service) in paths:
+                self._systemctl("stop", job.service)
+                self._run(["systemctl", "reset-failed", job.service])
+            for path in [*paths, self._path(STAMPS + job.timer)]:
+                path.unlink(missing_ok=True)
+            self._systemctl("daemon-reload")
+        return bool(paths)
 
     def _forget_records(self) -> None:
         try:
@@ -211,9 +249,12 @@ class Installation:
         except KubetuneError as exc:
             self._outcome.report.append(entry(ROLE, f"etcd keys {records.RECORDS}", "left_out", reason=str(exc)))
 
-    def _every_snapshot(self) -> list[Path]:
-        directory = self._path(self._config.backup.directory)
-        return [path for pattern in backup.PATTERNS for path in sorted(directory.glob(pattern))]
+    def _every_backup(self) -> list[Path]:
+        """All files of backups, whoever's, and what is left of unfinished ones."""
+        return sorted(self._path(self._config.backup.directory).glob(retention.PATTERN))
+
+    def _unit(self, name: str) -> Path:
+        return self._path(f"{UNITS}/{name}")
 
     def _systemctl(self, *arguments: str) -> None:
         done = self._run(["systemctl", *arguments])

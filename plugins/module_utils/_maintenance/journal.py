@@ -14,16 +14,20 @@ import json
 import re
 from typing import Any, TextIO
 
-#: Exit status -> meaning. 1 is left to what nobody foresaw; systemd has names of its own for 3 to 7.
+#: Exit status -> meaning, from good to worst. 1 is left to what nobody foresaw; systemd has names of its own for 3 to 7.
 EXIT_STATUS = {
     0: "everything was done, or there was nothing to do",
     2: "the command line or the configuration is wrong; nothing was done",
     10: "another run or a change held a lock for too long; what needs that lock was left out",
     11: "the cluster is not whole; compaction and defragmentation were left out",
-    12: "compaction or defragmentation failed",
+    12: "compaction, defragmentation or the removal of old backups failed",
+    15: "there is a new backup, and its copy elsewhere failed",
+    14: "a backup is refused by verify, or the restore drill failed",
     13: "there is no new backup",
 }
-USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP = 2, 10, 11, 12, 13
+USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP, BAD_BACKUP, NO_COPY = 2, 10, 11, 12, 13, 14, 15
+#: What a failure of these steps means; of all others it is STEP_FAILED.
+_FAILURES = {"backup": NO_BACKUP, "verify": BAD_BACKUP, "drill": BAD_BACKUP, "copy": NO_COPY}
 
 #: Outcome -> (syslog priority, exit status).
 _OUTCOMES = {
@@ -48,26 +52,37 @@ class Journal:
     Args:
         stream: where the lines go.
         priorities: put a ``<N>`` in front, which systemd's journal takes for the syslog priority of the line.
+        as_json: each line is one JSON object with step, outcome, message and the facts.
+
+    Attributes:
+        said: step, outcome and facts of each line, for the metrics.
     """
 
-    def __init__(self, stream: TextIO, priorities: bool = False) -> None:
+    def __init__(self, stream: TextIO, priorities: bool = False, as_json: bool = False) -> None:
         self._stream = stream
-        self._priorities = priorities
+        self._priorities = priorities and not as_json
+        self._as_json = as_json
         self.exit_status = 0
+        self.said: list[dict[str, Any]] = []
 
     def say(self, step: str, outcome: str, sentence: str, **facts: Any) -> None:
         """
         Args:
-            step: health, size, compaction, defragmentation, backup or run.
+            step: health, size, compaction, defragmentation, backup, prune, copy, verify, drill or run.
             outcome: a key of the table above; it decides on priority and exit status.
             sentence: for people.
             facts: for programs, with the unit in the name (``seconds=2.7``).
         """
         priority, status = _OUTCOMES[outcome]
-        if step == "backup" and outcome == "failed":
-            status = NO_BACKUP
-        self.exit_status = max(self.exit_status, status)
-        tail = " ".join(f"{key}={_text(value)}" for key, value in {"step": step, "outcome": outcome, **facts}.items())
+        if outcome == "failed":
+            status = _FAILURES.get(step, status)
+        self.exit_status = max(self.exit_status, status, key=list(EXIT_STATUS).index)
+        line = {"step": step, "outcome": outcome, **facts}
+        self.said.append(line)
+        if self._as_json:
+            print(json.dumps({**line, "message": sentence}, default=str), file=self._stream, flush=True)
+            return
+        tail = " ".join(f"{key}={_text(value)}" for key, value in line.items())
         mark = f"<{priority}>" if self._priorities else ""
         print(f"{mark}{step}: {' '.join(sentence.splitlines())} | {tail}", file=self._stream, flush=True)
 

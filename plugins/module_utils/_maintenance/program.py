@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run: the five steps in the guide's order, each host's run alone on its host."""
+"""What a command does: the five steps in the guide's order, or one of them; each host's run alone on its host."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Mapping, Sequence
 
 from .._errors import KubetuneError
-from .._etcd.cluster import survey
+from .._etcd.cluster import ClusterView, survey
 from .._node.state import make_state_directory
-from . import backup, compaction, defragmentation, health
+from . import backup, compaction, defragmentation, drill, health, metrics
 from .context import Context
 
 STEP = "run"
@@ -29,15 +29,29 @@ class HostLocked(KubetuneError):
     """Another run is under way on this host."""
 
 
-def run(ctx: Context) -> int:
-    """Return the exit status, see `journal.EXIT_STATUS`."""
+def run(ctx: Context, command: str) -> int:
+    """Return the exit status, see `journal.EXIT_STATUS`.
+
+    Args:
+        command: a key of `COMMANDS`.
+    """
+    state = Path(ctx.config.state_directory)
     try:
-        with host_lock(Path(ctx.config.state_directory), ctx.config.lock_wait_seconds) as token:
+        with host_lock(state, ctx.config.lock_wait_seconds) as token:
             ctx.token = token
-            _steps(ctx)
+            COMMANDS[command](ctx)
+            if not ctx.dry_run:
+                _write_metrics(ctx, state)
     except HostLocked as exc:
         ctx.journal.say(STEP, "locked", str(exc))
     return ctx.journal.exit_status
+
+
+def _write_metrics(ctx: Context, state: Path) -> None:
+    try:
+        metrics.write(state, ctx.config.metrics_directory, ctx.journal.said, ctx.clock())
+    except OSError as exc:
+        ctx.journal.say(STEP, "warning", f"the metrics cannot be written: {exc}", reason="no_metrics")
 
 
 @contextmanager
@@ -68,23 +82,50 @@ def host_lock(state: Path, wait: float) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _steps(ctx: Context) -> None:
-    view, fit = health.check(ctx)
-    sizes = health.measure(ctx, view) if view else {}
-    if view and fit:
-        if _guarded(ctx, compaction.STEP, lambda: compaction.run(ctx, view)):
-            sizes = health.measure(ctx, survey(ctx.client))
-        _guarded(ctx, defragmentation.STEP, lambda: defragmentation.run(ctx, sizes))
-    else:
-        for step in (compaction.STEP, defragmentation.STEP):
-            ctx.journal.say(step, "left_out", "the cluster is not whole", reason="unhealthy")
+def _everything(ctx: Context) -> None:
+    view = _changes(ctx, (compaction.STEP, defragmentation.STEP))
     _guarded(ctx, backup.STEP, lambda: backup.run(ctx, view))
 
 
-def _guarded(ctx: Context, step: str, work: Callable[[], bool]) -> bool:
+def _changes(ctx: Context, wanted: Sequence[str]) -> ClusterView | None:
+    """Health, size, and of compaction and defragmentation what is wanted; returns what the members said."""
+    view, fit = health.check(ctx)
+    sizes = health.measure(ctx, view) if view else {}
+    if not view or not fit:
+        for step in wanted:
+            ctx.journal.say(step, "left_out", "the cluster is not whole", reason="unhealthy")
+        return view
+    if compaction.STEP in wanted and _guarded(ctx, compaction.STEP, lambda: compaction.run(ctx, view)):
+        sizes = health.measure(ctx, survey(ctx.client))
+    if defragmentation.STEP in wanted:
+        _guarded(ctx, defragmentation.STEP, lambda: defragmentation.run(ctx, sizes))
+    return view
+
+
+def _backup(ctx: Context) -> None:
+    """The backup alone: whether the cluster is whole is the business of others, how far our member is behind is ours."""
+    try:
+        view: ClusterView | None = survey(ctx.client)
+    except KubetuneError:
+        view = None
+    _guarded(ctx, backup.STEP, lambda: backup.run(ctx, view))
+
+
+def _guarded(ctx: Context, step: str, work: Callable[[], object]) -> bool:
     """A step that fails does not keep the next one from being tried: each looks at the cluster for itself."""
     try:
-        return work()
+        return bool(work())
     except (KubetuneError, OSError) as exc:
         ctx.journal.say(step, "failed", str(exc))
         return False
+
+
+#: Command -> what it does, alone on its host.
+COMMANDS: Mapping[str, Callable[[Context], object]] = {
+    "run": _everything,
+    "compact": lambda ctx: _changes(ctx, (compaction.STEP,)),
+    "defrag": lambda ctx: _changes(ctx, (defragmentation.STEP,)),
+    "backup": _backup,
+    "prune": lambda ctx: _guarded(ctx, backup.PRUNE, lambda: backup.prune(ctx, backup.own_member(ctx, None)[1])),
+    "drill": lambda ctx: _guarded(ctx, drill.STEP, lambda: drill.run(ctx)),
+}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from .config import Config
 
-SERVICE = "etcd-maintenance.service"
 TIMER = "etcd-maintenance.timer"
 
 
@@ -20,44 +19,81 @@ class Schedule:
         calendar: systemd.time(7), such as ``*-*-* 02:30:00``.
         random_delay_seconds: each host starts that much later at most, always by the same delay of its own.
         timeout_seconds: a run that takes longer is ended.
+        backup_calendar: of backups between the runs; empty for none.
+        drill_calendar: of the restore drill; empty for none.
     """
 
     calendar: str
     random_delay_seconds: int
     timeout_seconds: int
+    backup_calendar: str = ""
+    drill_calendar: str = ""
 
 
-def service(interpreter: str, program: str, config_path: str, config: Config, timeout_seconds: int) -> str:
+@dataclass(frozen=True)
+class Job:
+    """A service and its timer.
+
+    Attributes:
+        command: of the program.
+        calendar: empty where this job is not wanted.
+    """
+
+    name: str
+    command: str
+    description: str
+    calendar: str
+
+    @property
+    def service(self) -> str:
+        return f"{self.name}.service"
+
+    @property
+    def timer(self) -> str:
+        return f"{self.name}.timer"
+
+
+def jobs(schedule: Schedule) -> list[Job]:
+    """All that there can be, the wanted and the others."""
+    return [
+        Job("etcd-maintenance", "run", "etcd maintenance: health, size, compaction, defragmentation, backup", schedule.calendar),
+        Job("etcd-backup", "backup", "Backup of this node's etcd member between the maintenance runs", schedule.backup_calendar),
+        Job("etcd-restore-drill", "drill", "Restore drill: the newest etcd backup, on loopback", schedule.drill_calendar),
+    ]
+
+
+def service(job: Job, interpreter: str, program: str, config_path: str, config: Config, timeout_seconds: int) -> str:
     """
     Args:
         interpreter: the Python that the collection's modules run with on this host, so that it is new enough.
         program: the collection's program on this host.
     """
-    # The only directories that the program writes to.
-    writable = [config.state_directory, *([config.backup.directory] if config.backup.enabled else [])]
-    # Reaching etcdutl inside the running etcd's container (/proc/PID/root) takes this one capability.
-    ptrace = config.backup.enabled and config.backup.etcdutl == "auto"
+    writable = _writable(job, config)
     return f"""\
 # Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten.
 [Unit]
-Description=etcd maintenance: health, size, compaction, defragmentation, backup
+Description={job.description}
 Wants=network-online.target
 After=network-online.target
 RequiresMountsFor={' '.join(writable)}
 
 [Service]
 Type=oneshot
-ExecStart={interpreter} {program} maintenance run --config {config_path}
+ExecStart={interpreter} {program} maintenance {job.command} --config {config_path}
 TimeoutStartSec={timeout_seconds}
 UMask=0077
 
 # The control plane comes first.
 Nice=10
 CPUWeight=20
+IOWeight=20
 IOSchedulingClass=idle
+OOMScoreAdjust=500
+TasksMax=256
+LimitCORE=0
 
 NoNewPrivileges=yes
-CapabilityBoundingSet={'CAP_SYS_PTRACE' if ptrace else ''}
+CapabilityBoundingSet={'CAP_SYS_PTRACE' if _reaches_into_etcd(job, config) else ''}
 ProtectSystem=strict
 ReadWritePaths={' '.join('-' + path for path in writable)}
 ProtectHome=read-only
@@ -75,19 +111,43 @@ RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
-SystemCallArchitectures=native
+RemoveIPC=yes
+{_network(job, config)}SystemCallArchitectures=native
 SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
 """
 
 
-def timer(schedule: Schedule) -> str:
+def _writable(job: Job, config: Config) -> list[str]:
+    """The only directories that the program writes to."""
+    found = [config.state_directory]
+    if job.command == "drill":
+        found.append(config.drill.directory)
+    elif config.backup.enabled:
+        found += [config.backup.directory, config.tools_directory]
+    return [*found, *([config.metrics_directory] if config.metrics_directory else [])]
+
+
+def _reaches_into_etcd(job: Job, config: Config) -> bool:
+    """etcd's programs inside the running etcd's container (/proc/PID/root) take one capability."""
+    return config.tools == "auto" and (config.backup.enabled or job.command == "drill")
+
+
+def _network(job: Job, config: Config) -> str:
+    """A drill talks to this host's member and to its own scratch etcd, and to nobody else."""
+    loopback = config.endpoint.startswith(("https://127.", "https://localhost:", "https://[::1]:"))
+    return "IPAddressDeny=any\nIPAddressAllow=localhost\n" if job.command == "drill" and loopback else ""
+
+
+def timer(job: Job, schedule: Schedule) -> str:
     return f"""\
 # Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten.
 [Unit]
-Description=Calendar of {SERVICE}
+Description=Calendar of {job.service}
 
 [Timer]
-OnCalendar={schedule.calendar}
+OnCalendar={job.calendar}
 RandomizedDelaySec={schedule.random_delay_seconds}
 FixedRandomDelay=yes
 AccuracySec=1s

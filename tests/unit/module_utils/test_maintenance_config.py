@@ -21,6 +21,9 @@ GOOD: dict[str, Any] = {
     "key_file": "/etc/kubernetes/pki/etcd/healthcheck-client.key",
     "data_directory": "/var/lib/etcd",
     "state_directory": "/var/lib/kubetune",
+    "tools": "auto",
+    "tools_directory": "/usr/local/lib/kubetune/etcd-tools",
+    "metrics_directory": "/var/lib/node_exporter/textfile_collector",
     "interval_seconds": 72_000,
     "lock_wait_seconds": 900,
     "settle_seconds": 60,
@@ -35,11 +38,19 @@ GOOD: dict[str, Any] = {
     "backup": {
         "enabled": True,
         "directory": "/var/backups/etcd",
-        "keep": 7,
-        "max_age_days": 30,
+        "keep_hourly": 6,
+        "keep_daily": 7,
+        "keep_weekly": 4,
+        "keep_monthly": 6,
         "min_free_bytes": 1 << 30,
-        "etcdutl": "auto",
+        "encryption": "none",
+        "recipients_file": "",
+        "identity_file": "",
+        "host_paths": [],
+        "copy_command": [],
+        "copy_timeout_seconds": 1800,
     },
+    "drill": {"directory": "/var/lib/kubetune/drill", "start_timeout_seconds": 300},
 }
 
 
@@ -81,9 +92,16 @@ def test_good_configuration_is_taken_as_it_is() -> None:
         ("defragmentation.min_fragmentation", 1.01),
         ("defragmentation.min_fragmentation", -0.1),
         ("defragmentation.timeout_seconds", 3601),
-        ("backup.keep", 0),
-        ("backup.max_age_days", 0),
-        ("backup.etcdutl", "etcdutl"),
+        ("backup.keep_daily", -1),
+        ("backup.keep_weekly", "4"),
+        ("backup.encryption", "zip"),
+        ("backup.recipients_file", "keys"),
+        ("backup.host_paths", "/etc/kubernetes/pki"),
+        ("backup.host_paths", ["pki"]),
+        ("backup.copy_command", ["rclone", ""]),
+        ("backup.copy_command", ["rclone", 5]),
+        ("tools", "etcdutl"),
+        ("drill.start_timeout_seconds", 9),
     ],
 )
 def test_bad_value_is_named_with_what_is_allowed(path: str, value: Any) -> None:
@@ -99,22 +117,38 @@ def test_bad_value_is_named_with_what_is_allowed(path: str, value: Any) -> None:
         ("compaction.retention_seconds", 300),
         ("defragmentation.min_fragmentation", 1),
         ("defragmentation.quota_share", 0),
-        ("backup.etcdutl", "/opt/etcdutl"),
+        ("tools", "/opt/etcd"),
+        ("metrics_directory", ""),
+        ("backup.keep_daily", 0),
+        ("backup.copy_command", ["/usr/local/bin/offsite", "--to", "s3 bucket"]),
     ],
 )
 def test_edges_are_allowed(path: str, value: Any) -> None:
     parse(changed(path, value))
 
 
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"encryption": "age"}, "backup.recipients_file is empty: age needs to know"),
+        ({"host_paths": ["/etc/kubernetes/pki"]}, "backup.host_paths: keys and manifests are backed up encrypted only"),
+        ({f"keep_{tier}": 0 for tier in ("hourly", "daily", "weekly", "monthly")}, "are all 0"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(section: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Refusal, match=reason):
+        parse({**GOOD, "backup": {**GOOD["backup"], **section}})
+
+
 def test_unknown_and_missing_keys_are_all_named() -> None:
     config = changed("backup.kepe", 5)
-    del config["backup"]["keep"], config["endpoint"], config["compaction"]
+    del config["backup"]["keep_daily"], config["endpoint"], config["compaction"]
     with pytest.raises(Refusal) as refused:
         parse(config)
     text = str(refused.value)
     for part in (
-        "backup.kepe is unknown; known are enabled, directory, keep",
-        "backup.keep is missing",
+        "backup.kepe is unknown; known are enabled, directory, keep_hourly",
+        "backup.keep_daily is missing",
         "endpoint is missing",
         "compaction is missing",
     ):

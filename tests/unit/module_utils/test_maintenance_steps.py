@@ -1,24 +1,20 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The maintenance program's decisions: what to compact to, whom to defragment and in which order, what to delete."""
+"""The maintenance program's decisions: what to compact to, whom to defragment and in which order."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import Member, Status
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import ClusterView, MemberView
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import (
-    backup,
     compaction,
     defragmentation,
     journal,
@@ -190,107 +186,6 @@ def test_member_that_left_is_nobodys_turn() -> None:
     assert defragmentation.next_member(view("ab", "a"), [ord("z")]) is None
 
 
-# --- backup ---------------------------------------------------------------------------------------------------
-
-
-def taken(*days_ago: float) -> list[backup.Snapshot]:
-    return [backup.Snapshot(Path(f"/b/{days}"), NOW - days * DAY) for days in sorted(days_ago, reverse=True)]
-
-
-@pytest.mark.parametrize(
-    ("known", "keep", "max_age_days", "gone"),
-    [
-        ([], 3, 30, []),
-        ([0], 1, 1, []),
-        ([400], 1, 1, []),  # old, but the only one
-        ([0, 1, 2, 3], 3, 30, [3]),
-        ([0, 1, 31, 40], 10, 30, [40, 31]),
-        ([31, 32], 10, 30, [32]),
-    ],
-)
-def test_expired(known: list[float], keep: int, max_age_days: int, gone: list[float]) -> None:
-    expected = [Path(f"/b/{days}") for days in gone]
-    assert [each.path for each in backup.expired(taken(*known), NOW, keep, max_age_days)] == expected
-
-
-@given(st.lists(st.floats(0, 1000), unique=True, max_size=30), st.integers(1, 40), st.integers(1, 400))
-def test_newest_snapshot_never_expires(known: list[float], keep: int, max_age_days: int) -> None:
-    everything = taken(*known)
-    gone = backup.expired(everything, NOW, keep, max_age_days)
-    left = [each for each in everything if each not in gone]
-    assert left[-1:] == everything[-1:]
-    assert len(left) <= keep
-
-
-def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -> None:
-    names = [
-        "20261124/etcd-snapshot-023000-cp1.db",
-        "20261123/etcd-snapshot-235959-cp1.db",
-        "20261124/etcd-snapshot-023000-xcp1.db",
-        "20261124/etcd-snapshot-023000-cp1.db.part",
-        "20261124/etcd-snapshot-023000-cp1.db.sha256",
-        "20261399/etcd-snapshot-000000-cp1.db",
-        "20261124/etcd-snapshot-230000-a-cp1.db",
-        "notes/etcd-snapshot-023000-cp1.db",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(each.path.relative_to(tmp_path)) for each in backup.snapshots(tmp_path, "cp1")]
-    assert found == ["20261123/etcd-snapshot-235959-cp1.db", "20261124/etcd-snapshot-023000-cp1.db"]
-
-
-@pytest.mark.parametrize(("name", "expected"), [("cp-1.example", "cp-1.example"), ("a/b c", "a_b_c"), ("", "member")])
-def test_member_name_in_a_file_name(name: str, expected: str) -> None:
-    assert backup.file_name(name) == expected
-
-
-def database(pages: int, page_size: int = 4096) -> bytearray:
-    """The frame of a bbolt file with its two meta pages (go.etcd.io/bbolt, internal/common/meta.go)."""
-    data = bytearray(pages * page_size)
-    for page in (0, 1):
-        struct.pack_into("<QHHI", data, page * page_size, page, 0x04, 0, 0)
-        body = struct.pack("<IIIIQQQQQ", 0xED0CDAED, 2, page_size, 0, 3, 0, 0xFFFFFFFFFFFFFFFF, pages, 10 + page)
-        value = 0xCBF29CE484222325
-        for byte in body:
-            value = ((value ^ byte) * 0x100000001B3) % 2**64
-        data[page * page_size + 16 : page * page_size + 80] = body + struct.pack("<Q", value)
-    return data
-
-
-def with_trailer(data: bytes) -> bytes:
-    return bytes(data) + hashlib.sha256(data).digest()
-
-
-@pytest.mark.parametrize("page_size", [4096, 16384, 65536])
-def test_whole_file_is_accepted(tmp_path: Path, page_size: int) -> None:
-    path = tmp_path / "snapshot.db"
-    path.write_bytes(with_trailer(database(8, page_size)))
-    backup.check_file(path)
-
-
-def test_one_torn_meta_page_is_what_the_other_is_for(tmp_path: Path) -> None:
-    data = database(8)
-    data[20] ^= 1
-    path = tmp_path / "snapshot.db"
-    path.write_bytes(with_trailer(data))
-    backup.check_file(path)
-
-
-def test_cut_or_foreign_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "snapshot.db"
-    data = database(8)
-    for bad, reason in (
-        (data[:-4096], "it was cut"),
-        (data[:-1], "it was cut"),
-        (b"not a database" * 1000, "no valid meta page"),
-        (b"", "no valid meta page"),
-    ):
-        path.write_bytes(with_trailer(bad))
-        with pytest.raises(KubetuneError, match=reason):
-            backup.check_file(path)
-
-
 # --- journal --------------------------------------------------------------------------------------------------
 
 
@@ -302,12 +197,27 @@ def test_exit_status_is_the_worst_of_what_was_said() -> None:
         ("health", "unhealthy", 11),
         ("run", "locked", 11),
         ("defragmentation", "failed", 12),
+        ("copy", "failed", 15),
+        ("verify", "failed", 14),
         ("backup", "failed", 13),
+        ("drill", "failed", 13),
         ("backup", "done", 13),
     ):
         said.say(step, outcome, "x")
         assert said.exit_status == status
-    assert set(journal.EXIT_STATUS) == {0, 2, 10, 11, 12, 13}
+    assert set(journal.EXIT_STATUS) == {0, 2, 10, 11, 12, 13, 14, 15}
+
+
+def test_json_lines_hold_the_same_as_the_others(tmp_path: Path) -> None:
+    out = io.StringIO()
+    journal.Journal(out, priorities=True, as_json=True).say("backup", "done", "all of it", path=tmp_path, seconds=1.5)
+    assert json.loads(out.getvalue()) == {
+        "step": "backup",
+        "outcome": "done",
+        "path": str(tmp_path),
+        "seconds": 1.5,
+        "message": "all of it",
+    }
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

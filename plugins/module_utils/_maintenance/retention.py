@@ -1,0 +1,114 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which backups there are, and which of them stay.
+
+    DIRECTORY/20261124/etcd-snapshot-023012-cp1.db      the snapshot; .db.age or .db.gpg where it is encrypted
+    DIRECTORY/20261124/etcd-snapshot-023012-cp1.json    what it is, see `sidecar`
+    DIRECTORY/20261124/etcd-snapshot-023012-cp1.host.tar.age    files of the host, where they are asked for
+
+All of it 0600, times in UTC. The member's name is in it so that several members may share a directory. Only names and
+contents count, never the clock of now: one that has jumped makes nothing old.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+from .config import Backup
+
+DATE, TIME = "%Y%m%d", "%H%M%S"
+_DAY = "[0-9]" * 8
+#: Everything that the program may leave in its directory.
+PATTERN = f"{_DAY}/*etcd-snapshot-{'[0-9]' * 6}-*"
+SUFFIXES = {"none": "", "age": ".age", "gpg": ".gpg"}
+_NAME = re.compile(r"etcd-snapshot-(\d{6})-(.+)\.db(?:\.age|\.gpg)?")
+
+#: Tier -> what two backups of one period have in common (strftime).
+_PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """
+    Attributes:
+        taken_at: seconds since 1970, by its name.
+    """
+
+    path: Path
+    taken_at: float
+
+    @property
+    def stem(self) -> str:
+        """What the names of all files of this backup begin with."""
+        return re.sub(r"\.db(\.age|\.gpg)?$", "", self.path.name)
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_name(self.stem + ".json")
+
+    @property
+    def encryption(self) -> str:
+        return {suffix: name for name, suffix in SUFFIXES.items()}[self.path.suffix if self.path.suffix != ".db" else ""]
+
+    def files(self) -> list[Path]:
+        """All files of this backup, its snapshot first."""
+        others = [self.path.with_name(f"{self.stem}.host.tar{suffix}") for suffix in SUFFIXES.values()]
+        return [each for each in (self.path, self.sidecar, *others) if each.exists()]
+
+
+def file_name(member: str) -> str:
+    """The member's name as it appears in file names."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", member) or "member"
+
+
+def of_path(path: Path) -> Snapshot | None:
+    """None where the name is not one of ours."""
+    found = _NAME.fullmatch(path.name)
+    try:
+        taken = datetime.strptime(path.parent.name + found.group(1) if found else "", DATE + TIME)
+    except ValueError:
+        return None
+    return Snapshot(path, taken.replace(tzinfo=timezone.utc).timestamp())
+
+
+def snapshots(directory: Path, member: str | None) -> list[Snapshot]:
+    """A member's snapshots, or every member's, oldest first."""
+    found = []
+    for path in directory.glob(f"{_DAY}/etcd-snapshot-*.db*"):
+        name = _NAME.fullmatch(path.name)
+        each = of_path(path)
+        if name and each and (member is None or name.group(2) == file_name(member)):
+            found.append(each)
+    return sorted(found, key=lambda each: (each.taken_at, each.path.name))
+
+
+def expired(known: Sequence[Snapshot], policy: Backup, is_good: Callable[[Snapshot], bool]) -> list[Snapshot]:
+    """Those which no tier holds. The newest stays, and so does the newest good one: it is asked for from the newest on.
+
+    Args:
+        known: oldest first.
+        is_good: reads the whole file, so it is called until the first good one only.
+    """
+    staying = set(_held(known, policy))
+    staying.update(known[-1:])
+    for each in reversed(known):
+        if is_good(each):
+            staying.add(each)
+            break
+    else:
+        return []  # not a single good one: nothing is thrown away before a person has looked
+    return [each for each in known if each not in staying]
+
+
+def _held(known: Sequence[Snapshot], policy: Backup) -> Iterator[Snapshot]:
+    """The newest of each of the last periods that have any, tier by tier."""
+    for tier, form in _PERIODS.items():
+        newest: dict[str, Snapshot] = {}
+        for each in known:
+            newest[datetime.fromtimestamp(each.taken_at, timezone.utc).strftime(form)] = each
+        yield from sorted(newest.values(), key=lambda each: each.taken_at, reverse=True)[: getattr(policy, f"keep_{tier}")]
