@@ -221,7 +221,7 @@ def _cluster(
         view = cluster.survey(client)
     except KubetuneError as exc:
         return {
-            "name": name, "down": process is None, "problems": [str(exc)], "members": [], "endpoints": [], "client_urls": {},
+            "name": name, "down": process is None, "problems": [f"{exc}: without a quorum of its members nothing is changed"], "members": [], "endpoints": [], "client_urls": {},
             "unreachable": {}, "leader": "",
             "database_bytes": None,
         }

@@ -211,6 +211,9 @@ class Window:
         pods = [pod for pod in self._pods if pod.part.changes and pod.part.new is not None]
         if pods and not self._journal.reached("watch", "done"):
             self._proof.watch([(pod, self._proved.get(pod.component) or pod.process()) for pod in pods])
+        for pod in pods:
+            if pod.text() != pod.part.new:
+                raise KubetuneError(f"{pod.path} was changed by somebody else meanwhile: it is left as it is")
 
     def _remember(self) -> None:
         for component, part in (("etcd", self._order.etcd), ("kube-apiserver", self._order.kube_apiserver)):

@@ -328,7 +328,10 @@ def _live(component: Component, facts: Mapping[str, Any], pods: Mapping[str, Any
                 f"{component.name}: {facts['manifests_directory']}/{name} holds this pod too, and the kubelet reads every "
                 "file whose name does not start with a dot: move it out of the directory"
             )
-    manifest = Manifest(pods[component.manifest], component.name) if component.manifest in pods else None
+    try:
+        manifest = Manifest(pods[component.manifest], component.name) if component.manifest in pods else None
+    except KubetuneError as exc:
+        raise KubetuneError(f"{facts['manifests_directory']}/{component.manifest}: {exc}") from exc
     file = facts["manifests"].get(component.manifest, {})
     live = Live(component, manifest, file.get("text"), file.get("sha256", ""), None, facts["memory"][component.name])
     for process in facts["processes"][component.name]:
