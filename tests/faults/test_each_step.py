@@ -91,12 +91,28 @@ def test_the_kubelet_stays_away(fault: Fault) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("steps", HALVES, ids=NAMES)
-def test_the_container_runtime_is_killed(fault: Fault, steps: tuple[str, ...]) -> None:
+def test_the_container_runtime_is_killed(fault: Fault) -> None:
     fault.name = "containerd is killed"
-    run = fault.strike_each(steps, "systemctl kill --signal KILL containerd")
+    run = fault.strike_each(HALVES[1], "systemctl kill --signal KILL containerd")
     assert run.status == 0, run.output
     assert each_runs(fault)
+
+
+@pytest.mark.long
+def test_the_container_runtime_is_killed_behind_the_gate(fault: Fault) -> None:
+    fault.name = "containerd is killed"
+    run = fault.strike("api_out", "systemctl kill --signal KILL containerd")
+    assert run.status == 0, run.output
+
+
+@pytest.mark.long
+def test_the_container_runtime_is_away_before_the_gate(fault: Fault) -> None:
+    """No pod leaves a node on which none could start."""
+    fault.name = "containerd is stopped, and stays so until the run has ended"
+    fault.undo_later(lambda: fault.node.run("systemctl", "start", "containerd"))
+    run = fault.strike("snapshot", "systemctl stop containerd")
+    assert run.status != 0
+    assert "nothing was changed" in run.output, run.output
 
 
 @pytest.mark.long

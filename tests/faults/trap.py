@@ -72,7 +72,7 @@ class Trap:
     """Runs a bash script in a node as soon as its journal has an event; nothing but the wait without a script."""
 
     def __init__(self, node: Node, step: str, script: str = "", state: str = "begin") -> None:
-        self._node = node
+        self._node, self._wanted = node, step
         node.run("rm", "--force", FILE)
         self._process = subprocess.Popen(
             ["docker", "exec", node.container, "python3", "-c", _PROGRAM, step, state, script or "true", FILE, "/var/lib/kubetune/window"],
@@ -100,7 +100,8 @@ class Trap:
 
     def step(self) -> str:
         """Where the window was when the trap sprang."""
-        return str(json.loads(self._node.read(FILE))["step"])
+        told = self._node.run("cat", FILE, check=False).stdout
+        return str(json.loads(told)["step"]) if told else f"{self._wanted}: never came"
 
     def remove(self) -> None:
         """A trap that never sprang must not spring in the next window."""
