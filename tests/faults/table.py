@@ -57,7 +57,8 @@ class Row:
         if self.fault_gap is not None:
             held += f"; the fault itself stops {'more than one member' if self.fault_gap > HELD else 'writes'} ({self.fault_gap:.1f} s)"
         lost = f"{self.lost} of {self.acknowledged}"
-        return self.fault, self.step, held, lost, self.outcome, self.repair, f"{self.seconds:.0f}"
+        repair = f"OPEN: {self.failure.splitlines()[0].rstrip(': ')} ({self.repair})" if self.failure else self.repair
+        return self.fault, self.step, held, lost, self.outcome, repair, f"{self.seconds:.0f}"
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Table:
         worst = max((row.gap for row in self.rows), default=0.0)
         return INTRODUCTION.format(
             rows=len(self.rows),
+            open=len(self.failures),
             date=" to ".join(dict.fromkeys((days[0], days[-1]))),
             versions=", ".join(f"{name} {value}" for name, value in versions.items()),
             held=HELD,
@@ -107,7 +109,8 @@ class Table:
 INTRODUCTION = """<!-- Written by `tests/run.sh faults --write-table`. -->
 # Faults
 
-{rows} faults, made with real means on a lab of three real control-plane nodes, {date}: {versions}.
+{rows} faults, made with real means on a lab of three real control-plane nodes, {date}: {versions}. Rows which are not as they shall
+be: {open}.
 
 During each one a client puts a key every 20 ms, at any member that takes it. Afterwards every acknowledged key is read back
 linearizably through each member, the playbook is run again as it was, and, where that changed something, once more: it has to
