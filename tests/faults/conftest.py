@@ -71,7 +71,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-table", action="store_true", help="write docs/faults.md, whose rows say so where they are not as they shall be")
+    parser.addoption("--write-table", action="store_true", help="write docs/faults.md when every row is as it shall be")
     parser.addoption("--table-rows", type=Path, help="a file that keeps the rows, for a table that is made in several sessions")
 
 
@@ -84,7 +84,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section(f"faults: {len(found.rows)}, of which {len(found.failures)} are not as they shall be")
     for line in found.lines():
         terminalreporter.write_line(line)
-    if config.getoption("--write-table"):
+    if config.getoption("--write-table") and not found.failures:
         table.PAGE.write_text(found.page(nodes.load()), encoding="utf-8")
         terminalreporter.write_line(f"written: {table.PAGE}")
 
