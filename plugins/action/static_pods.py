@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import patience
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import ETCD, KUBE_APISERVER
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.etcd_servers import CHOICES
@@ -123,7 +124,7 @@ class ActionModule(ActionBase):
 
     def _facts(self, **options: Any) -> dict[str, Any]:
         """What is on the host, after a window that is open there or was cut off has come to its end."""
-        facts = self._module(INFO, **options)["facts"]
+        facts = self._look(options)
         unfinished = facts["unfinished"]
         if unfinished and self._task.check_mode:
             raise KubetuneError("a node window is open on this host or was cut off: a run without check mode ends it first")
@@ -135,8 +136,25 @@ class ActionModule(ActionBase):
             except _Unchanged as exc:
                 # The node is well and as it was before that window: this run's own plan decides.
                 display.warning(f"{self._host}: the window that was open there has ended: {exc}")
-            facts = self._module(INFO, **options)["facts"]
-        return dict(facts)
+            facts = self._look(options)
+        return facts
+
+    def _look(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Facts of the host; while another host's window has its member away, that is waited for and not refused."""
+        end, said = time.monotonic() + patience.LOCK_WAIT, False
+        while True:
+            facts: dict[str, Any] = self._module(INFO, **options)["facts"]
+            etcd = facts["cluster"] or {}
+            holder = etcd.get("changing")
+            if not holder or not etcd["problems"] or facts["unfinished"] or time.monotonic() > end:
+                return facts
+            if not said:
+                display.display(
+                    f"{self._host}: waiting for {holder.get('host', 'another host')}, which has the cluster lock for "
+                    f"{holder.get('purpose', 'an unknown purpose')} ({'; '.join(etcd['problems'])})"
+                )
+                said = True
+            time.sleep(patience.LOCK_PAUSE)
 
     def _states(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         plan = plan_node({}, facts, _static_pods.parse_manifests(facts))

@@ -32,7 +32,7 @@ class Host:
             "cluster": {
                 "name": "cp1", "problems": [], "members": ["cp1", "cp2", "cp3"], "leader": "cp2",
                 "endpoints": ["https://10.0.0.1:2379", "https://10.0.0.2:2379"], "database_bytes": 40 * 2**20, "down": False,
-                "unreachable": {}, "client_urls": {f"cp{index}": [f"https://10.0.0.{index}:2379"] for index in (1, 2, 3)},
+                "unreachable": {}, "changing": None, "client_urls": {f"cp{index}": [f"https://10.0.0.{index}:2379"] for index in (1, 2, 3)},
             },
             "unfinished": None,
             "wal_disk": "",

@@ -16,6 +16,7 @@ from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
 from .._etcd import cluster
+from .._etcd.lock import current_holder
 from .._static_pod.catalogue import ETCD, KUBE_APISERVER
 from .._static_pod.manifest import flags_of
 from .._wal_disk.missing import missing
@@ -203,7 +204,8 @@ def _cluster(
 
     Where no etcd runs here, it is asked for with what was remembered of it. Then ``down`` is true, and ``problems`` are those
     of the other members. None when nothing runs and nothing is remembered. ``unreachable`` tells, for an API server that is
-    given, the members which do not answer it, and why.
+    given, the members which do not answer it, and why. ``changing`` says which host has a window open, in the words of the
+    cluster lock's holder; None when none has.
     """
     if process is None:
         access_there = (remembered or {}).get("access")
@@ -218,13 +220,15 @@ def _cluster(
             client = access.EtcdAccess.from_dict(access_there).client()
         else:
             client = access.etcd_access(flags, access.container_root(process)).client()
+        # First: a window that ends in between has left nothing to wait for.
+        changing = current_holder(client, "change")
         view = cluster.survey(client)
     except KubetuneError as exc:
         return {
-            "name": name, "down": process is None, "problems": [f"{exc}: without a quorum of its members nothing is changed"], "members": [], "endpoints": [], "client_urls": {},
-            "unreachable": {}, "leader": "",
-            "database_bytes": None,
-        }
+            "name": name, "down": process is None, "problems": [f"{exc}: without a quorum of its members nothing is changed"],
+            "members": [], "endpoints": [], "client_urls": {}, "unreachable": {}, "leader": "", "database_bytes": None,
+            "changing": None,
+        }  # fmt: skip
     own = view.by_name(name) if process is None else None
     return {
         "name": name,
@@ -236,6 +240,7 @@ def _cluster(
         "unreachable": _unreachable(view, api_server) if api_server else {},
         "leader": view.leader.member.name if view.leader else "",
         "database_bytes": max((each.status.db_size for each in view.members if each.status), default=None),
+        "changing": changing,
     }
 
 

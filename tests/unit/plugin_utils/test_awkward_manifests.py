@@ -269,13 +269,13 @@ def test_a_reference_to_what_changes_costs_the_layout_and_not_the_other_containe
     [
         (
             "shell-wrapper",
-            "the manifest of kube-apiserver starts '/bin/sh', not 'kube-apiserver' itself: flags behind a wrapper cannot be merged; "
-            "put the program and each of its flags into the command as an item of its own, as kubeadm does",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml: the manifest of kube-apiserver starts '/bin/sh', not 'kube-apiserver' itself: "
+            "flags behind a wrapper cannot be merged; put the program and each of its flags into the command as an item of its own, as kubeadm does",
         ),
         (
             "no-command",
-            "the manifest of etcd has no command: the image decides what its args mean, and flags cannot be merged; put 'etcd' first "
-            "in its command",
+            "/etc/kubernetes/manifests/etcd.yaml: the manifest of etcd has no command: the image decides what its args mean, and "
+            "flags cannot be merged; put 'etcd' first in its command",
         ),
         (
             "config-file",
