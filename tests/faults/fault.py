@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
 from tests.benchmarks.writer import Writer
-from tests.faults.playbook import Playbook, Run
+from tests.faults.playbook import UNWATCHED, Playbook, Run
 from tests.faults.table import HELD, Row
 from tests.faults.trap import Trap
 from tests.lab.nodes import Lab, Node
@@ -144,6 +144,7 @@ class Fault:
         self._undo: list[Callable[[], object]] = []
         self._without_quorum: list[tuple[float, float]] = []
         self._run: Run | None = None
+        self._watch = 0.0
         self._began = time.monotonic()
         self._stages: list[Stage] = []
         self._before = at_once(state_of, lab.nodes)
@@ -155,7 +156,9 @@ class Fault:
 
     def start(self, variables: dict[str, Any] | None = None, *options: str) -> subprocess.Popen[str]:
         """The run; its variables are ``wanted`` unless they are given."""
-        return self._playbook.start(self.playbook, self.wanted if variables is None else variables, *self.limit, *options)
+        variables = self.wanted if variables is None else variables
+        self._watch = {**UNWATCHED, **variables}["node_window_watch_seconds"]
+        return self._playbook.start(self.playbook, variables, *self.limit, *options)
 
     def finish(self, process: subprocess.Popen[str]) -> Run:
         self._run = self._playbook.finish(process)
@@ -261,9 +264,14 @@ class Fault:
             failure += [f"{missing} acknowledged writes are lost"] if missing else []
             rows.append(Row(
                 self.name, stage.trap.step() if stage.trap else self.step, gap, fault_gap, len(written), missing, outcome, repair,
-                until - stage.since, "; ".join(failure),
+                until - stage.since, self._played, "; ".join(failure),
             ))  # fmt: skip
         return rows
+
+    @property
+    def _played(self) -> str:
+        name = Path(self.playbook).name.removesuffix(".yml") + ".yml"
+        return f"{name}, watch {self._watch:g} s" if self._watch else name
 
     def _outcome(self, only: Node | None, now: list[State], problems: list[str]) -> str:
         words = []

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from .._errors import KubetuneError
 
-#: The gRPC status code that a caller decides on (google.golang.org/grpc/codes).
-OUT_OF_RANGE = 11
+#: gRPC status codes that are told apart (google.golang.org/grpc/codes). Unavailable: a member that has only just started answers
+#: for a server that it does not have yet, or it has no leader; another one may be able to.
+OUT_OF_RANGE, UNAVAILABLE = 11, 14
 
 
 class EtcdError(KubetuneError):
@@ -34,7 +35,7 @@ class EtcdError(KubetuneError):
 
 
 class Unreachable(EtcdError):
-    """No answer: refused, reset, timed out or a TLS failure. A write may or may not have happened."""
+    """No answer: refused, reset, timed out, a TLS failure, or unavailable. A write may or may not have happened."""
 
 
 class Sink(Protocol):
@@ -363,7 +364,10 @@ def _refusal(endpoint: str, path: str, status: int, data: bytes) -> EtcdError:
         answer = json.loads(data)
     except ValueError:
         return EtcdError(f"etcd at {endpoint} answered {path} with HTTP {status}: {data[:200].decode(errors='replace')}")
-    return EtcdError(f"etcd at {endpoint} refused {path}: {answer.get('message', answer)}", answer.get("code"))
+    message, code = answer.get("message", answer), answer.get("code")
+    if code == UNAVAILABLE:
+        return Unreachable(f"etcd at {endpoint} is not available for {path}: {message}", code)
+    return EtcdError(f"etcd at {endpoint} refused {path}: {message}", code)
 
 
 def _why(exc: Exception, timeout: float) -> str:
