@@ -138,22 +138,40 @@ options:
         description: Whether it is done at all.
         type: bool
         default: true
-      min_fragmentation:
-        description: Free share of the database file (0 to 1) from which a member is due.
-        type: float
-        default: 0.45
-      min_reclaimable_bytes:
-        description: A member with less to gain is left alone.
-        type: int
-        default: 104857600
-      quota_share:
-        description: Share of the quota (0 to 1) from which O(defragmentation.min_fragmentation) no longer matters.
-        type: float
-        default: 0.8
+      rule:
+        description: >-
+          When a member is due, where there is anything to gain at all: an expression with the names of etcd-defrag's rules,
+          C(dbSize), C(dbSizeInUse), C(dbSizeFree) and C(dbQuota) in bytes and C(dbQuotaUsage) from 0 to 1, with
+          C(+ - * / == != < <= > >= && || !) and parentheses.
+        type: str
+        default: dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)
+      hours:
+        description: >-
+          Times of the host's day in which it may be done, each such as V(22:00-05:00); a member's turn that began is finished.
+          Empty for any time.
+        type: list
+        elements: str
+        default: []
       timeout_seconds:
         description: For one member (10 to 3600).
         type: int
         default: 300
+  nospace:
+    description: The way out of etcd's alarm NOSPACE.
+    type: dict
+    default: {}
+    suboptions:
+      recover:
+        description: >-
+          Whether the run by the timer gets the cluster out of the alarm NOSPACE by itself, as the command C(recover-space)
+          does; otherwise it only says so.
+        type: bool
+        default: false
+      room:
+        description: >-
+          Share of the quota (0 to 1) below which every member's file has to be before that alarm is taken away.
+        type: float
+        default: 0.9
   backup:
     description: Step 5.
     type: dict
@@ -280,10 +298,13 @@ _COMPACTION = {
 }
 _DEFRAGMENTATION = {
     "enabled": {"type": "bool", "default": True},
-    "min_fragmentation": {"type": "float", "default": 0.45},
-    "min_reclaimable_bytes": {"type": "int", "default": 104_857_600},
-    "quota_share": {"type": "float", "default": 0.8},
+    "rule": {"type": "str", "default": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)"},
+    "hours": {"type": "list", "elements": "str", "default": []},
     "timeout_seconds": {"type": "int", "default": 300},
+}
+_NOSPACE = {
+    "recover": {"type": "bool", "default": False},
+    "room": {"type": "float", "default": 0.9},
 }
 _BACKUP = {
     "enabled": {"type": "bool", "default": True},
@@ -320,6 +341,7 @@ _CONFIG = {
     "settle_seconds": {"type": "int", "default": 60},
     "compaction": {"type": "dict", "options": _COMPACTION, "default": {}},
     "defragmentation": {"type": "dict", "options": _DEFRAGMENTATION, "default": {}},
+    "nospace": {"type": "dict", "options": _NOSPACE, "default": {}},
     "backup": {"type": "dict", "options": _BACKUP, "default": {}},
     "drill": {"type": "dict", "options": _DRILL, "default": {}},
 }

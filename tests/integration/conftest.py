@@ -63,6 +63,14 @@ def shared_node(
 
 
 @pytest.fixture
+def full_nodes(program: Path, tmp_path: Path) -> Iterator[list[Node]]:
+    """Three members with room for 64 MB, and the host of each."""
+    cluster = EtcdCluster.create(tmp_path / "etcd", ["cp1", "cp2", "cp3"], f"--quota-backend-bytes={64 * MB}")
+    yield [Node(program, cluster, member, tmp_path) for member in cluster.members]
+    cluster.stop_all()
+
+
+@pytest.fixture
 def alone(program: Path, tmp_path: Path) -> Iterator[Node]:
     """A cluster of one with room for 32 MB."""
     cluster = EtcdCluster.create(tmp_path / "etcd", ["cp1"], f"--quota-backend-bytes={32 * MB}")

@@ -66,11 +66,11 @@ class Node:
             "compaction": {"mode": "on", "retention_seconds": 300, "min_revisions": 1},
             "defragmentation": {
                 "enabled": True,
-                "min_fragmentation": 0.3,
-                "min_reclaimable_bytes": 4 * MB,
-                "quota_share": 0.8,
+                "rule": "dbSizeFree >= 4000000 && (dbSizeFree / dbSize >= 0.3 || dbQuotaUsage >= 0.8)",
+                "hours": [],
                 "timeout_seconds": 60,
             },
+            "nospace": {"recover": False, "room": 0.9},
             "backup": {
                 "enabled": True,
                 "directory": str(self.backups),

@@ -15,6 +15,7 @@ from typing import Callable
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock
 
+from tests.integration.etcd_cluster import EtcdCluster
 from tests.integration.maintenance_node import MB, Node, accepted_by_etcdutl, finish, wait_for
 
 SAMPLES = "/kubetune/maintenance/samples"
@@ -80,7 +81,7 @@ def test_three_runs_at_once_have_one_winner_and_three_backups(nodes: list[Node])
         assert len(winners) == 1, step
         others = [run for run in runs if run not in winners]
         assert all(
-            line["reason"] in ("done_before", "too_few", "below_thresholds")
+            line["reason"] in ("done_before", "too_few", "rule")
             for run in others
             for line in run.of(step, "nothing")
         )
@@ -146,15 +147,104 @@ def test_dead_own_member_is_an_error_that_names_it(nodes: list[Node]) -> None:
     assert nodes[0].snapshots() == []
 
 
-def test_full_quota_is_refused_with_the_way_out_and_backed_up(alone: Node) -> None:
+def fill_up(cluster: EtcdCluster) -> None:
     with pytest.raises(Exception, match="database space exceeded"):
-        alone.cluster.fill(40)
+        cluster.fill(40)
+
+
+def test_full_quota_is_refused_with_the_way_out_and_backed_up(alone: Node) -> None:
+    fill_up(alone.cluster)
     alone.config["settle_seconds"] = 0
     run = alone.run()
     assert run.status == 11
-    assert "disarm the alarm" in run.text
+    assert "recover-space" in run.text
     assert run.of("size", "warning")
     assert run.of("backup", "done")
+
+
+def test_out_of_nospace_by_one_host_alone(full_nodes: list[Node]) -> None:
+    """A 64 MB quota filled with history: the host of the lowest id compacts, defragments all members, and takes the alarm away."""
+    cluster, client = full_nodes[0].cluster, full_nodes[0].cluster.client()
+    leader = cluster.leader()
+    client.put("/registry/still-here", "yes")
+    while True:
+        try:
+            client.put("/registry/same-key", "x" * MB)
+        except Exception as exc:
+            assert "database space exceeded" in str(exc)
+            break
+    in_charge = min(full_nodes, key=lambda node: client.status(node.member.client_url).member_id)
+    for node in full_nodes:
+        node.config |= {"settle_seconds": 0, "compaction": {"mode": "on", "retention_seconds": 300, "min_revisions": 3}}
+        if node != in_charge:
+            run = node.run("recover-space")
+            assert run.status == 11
+            assert run.of("nospace", "left_out")[0] == {
+                "step": "nospace", "outcome": "left_out", "reason": "other_host", "member": in_charge.member.name,
+            }  # fmt: skip
+    planned = in_charge.run("recover-space", "--dry-run")
+    assert planned.of("nospace", "planned") and client.alarms()
+
+    revision = client.revision()
+    in_charge.config["settle_seconds"] = 30
+    run = in_charge.run("recover-space")
+
+    assert run.status == 0, run.text
+    assert run.of("nospace", "done") and run.of("health", "ok")
+    assert client.alarms() == []
+    assert client.metric("etcd_debugging_mvcc_compact_revision", leader.client_url) == revision - 3
+    for member in cluster.members:
+        assert len(member.log_entries("finished defragmenting directory")) == 1
+        assert client.status(member.client_url).db_size < 10 * MB
+    assert [line["member"] for line in run.of("defragmentation", "done")][-1] == leader.name
+    assert client.get("/registry/still-here").value == "yes"
+    client.put("/registry/same-key", "y")
+    # The record of its defragmentation: the timers of this day need not do it again.
+    assert full_nodes[1].run("defrag").of("defragmentation")[0]["reason"] == "done_before"
+    assert in_charge.run("recover-space").of("nospace", "nothing")[0]["reason"] == "no_alarm"
+    assert in_charge.metrics()["step_success{step=\"nospace\"}"] == 1
+
+
+def test_alarm_stays_as_long_as_there_is_no_room(alone: Node) -> None:
+    """What is there are keys, and no history: only a person can say which to delete. Deletions are taken under the alarm."""
+    fill_up(alone.cluster)
+    client = alone.cluster.client()
+    alone.config["nospace"] = {"recover": True, "room": 0.5}
+    run = alone.run()
+    assert run.status == 12, run.text
+    (failed,) = run.of("nospace", "failed")
+    assert "delete what is not needed" in run.text and "--quota-backend-bytes" in run.text
+    assert [alarm.alarm for alarm in client.alarms()] == ["NOSPACE"]
+    assert run.of("backup", "done")
+    assert alone.metrics()["step_success{step=\"nospace\"}"] == 0
+
+    client.delete("/registry/fill/", "/registry/fill0")
+    assert alone.run("recover-space").of("nospace", "failed")  # the history still has them
+    run = alone.run("recover-space", "--keep-revisions", "0")
+    assert run.of("nospace", "done"), run.text
+    assert run.status == 0
+    assert client.alarms() == [] and client.put("/registry/again", "yes")
+
+
+def test_a_lock_from_before_the_alarm_is_respected(alone: Node) -> None:
+    with ClusterLock(alone.cluster.client(), "change", {"host": "cp9", "purpose": "a change of static pods"}):
+        fill_up(alone.cluster)
+        alone.config["settle_seconds"] = 0
+        run = alone.run("recover-space")
+        assert run.status == 11, run.text
+        assert "cp9" in run.text and run.of("nospace", "locked")
+        assert alone.cluster.client().alarms()
+
+
+def test_hours_keep_defragmentation_for_later(alone: Node) -> None:
+    make_holes([alone], 12)
+    now = time.localtime()
+    alone.config["defragmentation"]["hours"] = [f"{(now.tm_hour + 2) % 24:02}:00-{(now.tm_hour + 3) % 24:02}:00"]
+    run = alone.run()
+    assert run.status == 0
+    assert [line["reason"] for line in run.of("defragmentation")] == ["hours"]
+    alone.config["defragmentation"]["hours"] = [f"{now.tm_hour:02}:00-{(now.tm_hour + 2) % 24:02}:00"]
+    assert alone.run().of("defragmentation", "done")
 
 
 def test_single_member_is_defragmented_though_it_leads(alone: Node) -> None:
@@ -168,7 +258,7 @@ def test_single_member_is_defragmented_though_it_leads(alone: Node) -> None:
 def test_near_quota_defragments_below_the_fragmentation_threshold(alone: Node) -> None:
     make_holes([alone], 9)
     alone.cluster.fill(5, "/registry/kept/")
-    alone.config["defragmentation"].update(min_fragmentation=0.95, quota_share=0.3)
+    alone.config["defragmentation"].update(rule="dbSizeFree / dbSize >= 0.95 || dbQuotaUsage >= 0.3")
     run = alone.run()
     assert run.of("defragmentation", "done"), run.text
 
@@ -206,7 +296,7 @@ def test_second_run_on_the_same_host_waits_for_the_first(nodes: list[Node]) -> N
 
 def test_dry_run_changes_nothing(nodes: list[Node]) -> None:
     make_holes(nodes, 10)
-    nodes[1].config["defragmentation"].update(min_fragmentation=0.0, min_reclaimable_bytes=0)
+    nodes[1].config["defragmentation"].update(rule="dbSizeFree >= 0")
     before = nodes[1].cluster.client().status(nodes[1].member.client_url)
     run = nodes[1].run("run", "--dry-run")
     assert run.status == 0

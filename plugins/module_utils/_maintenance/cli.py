@@ -28,6 +28,11 @@ _COMMANDS = {
     "status": ("health, and who did what last", "Changes nothing. Also says who holds the cluster lock, and how old the newest backup is."),
     "compact": ("compaction alone", "Never to the newest revision: the history of compaction.retention_seconds stays."),
     "defrag": ("defragmentation alone", "Members with enough to gain, one after another, the leader last."),
+    "recover-space": (
+        "out of the alarm NOSPACE",
+        "Compacts, defragments every member, proves that there is room, and takes the alarm away. On the host of the member with the "
+        "lowest id, which the others name: under the alarm no lock can be taken in etcd.",
+    ),
     "backup": ("a backup of this host's member", "Then prune, and the copy elsewhere. Does without a healthy cluster."),
     "verify": (
         "are backups whole, undamaged, of this cluster",
@@ -57,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
             socket.gethostname(),
             client_of(config),
             dry_run=options.command in _CHANGING and options.dry_run,
+            keep_revisions=options.keep_revisions if options.command == "recover-space" else None,
             proc=Path(options.proc),
         )
     except KubetuneError as exc:
@@ -101,7 +107,19 @@ waiting, warning, locked, unhealthy, failed) and facts with their unit. COMMAND 
         command.add_argument("--proc", default="/proc", help=argparse.SUPPRESS)
         if name in _CHANGING:
             command.add_argument("--dry-run", action="store_true", help="decide and say it, change nothing")
+        if name == "recover-space":
+            command.add_argument(
+                "--keep-revisions", metavar="N", type=_count, default=None,
+                help="how many of the newest revisions stay (default: compaction.min_revisions); with 0 what was deleted is gone at "
+                "once, and watches and continued lists on older revisions start anew",
+            )  # fmt: skip
         if name == "verify":
             command.add_argument("files", metavar="FILE", nargs="*", type=Path, help="snapshots; none for the newest of this host")
             command.add_argument("--all", action="store_true", help="all in the backup directory, of whichever member")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a whole number from 0 is needed")
+    return int(text)

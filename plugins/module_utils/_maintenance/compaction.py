@@ -14,9 +14,8 @@ from typing import Mapping, Sequence
 
 from .._etcd.cluster import ClusterView, survey
 from .._etcd.lock import ClusterLock
-from .._node.processes import find
+from .._node.processes import find, settings
 from .._static_pod.flags import duration_seconds
-from .._static_pod.manifest import flags_of
 from . import records
 from .context import Context
 from .records import Done, Sample
@@ -67,7 +66,7 @@ def plan(ctx: Context, view: ClusterView) -> int | None:
             revision=sample.revision,
         )
         return None
-    compacted = max(0, int(ctx.client.metric("etcd_debugging_mvcc_compact_revision", ctx.config.endpoint) or 0))
+    compacted = compacted_to(ctx)
     if revision - compacted < config.min_revisions:
         ctx.journal.say(
             STEP,
@@ -93,7 +92,7 @@ def _apply(ctx: Context, lock: ClusterLock, revision: int) -> bool:
     lock.check()
     started = time.monotonic()
     fresh = ctx.client.compact(revision, timeout=600.0)
-    _settle(ctx)
+    settle(ctx)
     records.record_done(ctx.client, STEP, Done(ctx.clock(), ctx.host, ctx.run_id))
     sentence = f"compacted to revision {revision}" if fresh else f"revision {revision} was compacted before"
     ctx.journal.say(
@@ -102,7 +101,7 @@ def _apply(ctx: Context, lock: ClusterLock, revision: int) -> bool:
     return fresh
 
 
-def _settle(ctx: Context) -> None:
+def settle(ctx: Context) -> None:
     """etcd says when the member that was asked has deleted; the others are watched until what they use stops shrinking."""
     in_use: dict[int, int] = {}
     for _attempt in range(_SETTLE_ATTEMPTS):
@@ -116,6 +115,11 @@ def _settle(ctx: Context) -> None:
 def usable(samples: Sequence[Sample], now: float, revision: int) -> list[Sample]:
     """Without those from the future, and those beyond the current revision: a restored cluster has gone back."""
     return [each for each in samples if each.at <= now and each.revision <= revision]
+
+
+def compacted_to(ctx: Context) -> int:
+    """The revision before which history is gone already."""
+    return max(0, int(ctx.client.metric("etcd_debugging_mvcc_compact_revision", ctx.config.endpoint) or 0))
 
 
 def target(samples: Sequence[Sample], now: float, retention: float) -> int | None:
@@ -163,7 +167,7 @@ def _flags(ctx: Context, program: str) -> Mapping[str, Sequence[str]] | None:
     """Flags of this host's process; for etcd the one on our data directory."""
     own = {"data-dir": ctx.config.data_directory} if program == "etcd" else {}
     found = find(program, own, ctx.proc)
-    return flags_of(found[0].argv[1:]) if found else None
+    return settings(found[0], ctx.proc) if found else None
 
 
 def _is_zero(duration: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from .._errors import KubetuneError, Refusal
+from . import rule
 
 DAY = 86_400
 GIB = 1 << 30
@@ -36,17 +37,27 @@ class Defragmentation:
     """
     Attributes:
         enabled: whether this step is done at all.
-        min_fragmentation: free share of the file (0 to 1) from which a member is due.
-        min_reclaimable_bytes: a member with less to gain is left alone.
-        quota_share: share of the quota (0 to 1) from which the free share no longer matters.
+        rule: when a member is due, see `rule`.
+        hours: times of the host's day in which it may be done, each ``HH:MM-HH:MM``; empty for any time.
         timeout_seconds: for one member; it serves nothing meanwhile.
     """
 
     enabled: bool
-    min_fragmentation: float
-    min_reclaimable_bytes: int
-    quota_share: float
+    rule: str
+    hours: list[str]
     timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class Nospace:
+    """
+    Attributes:
+        recover: whether a run by the timer gets the cluster out of a NOSPACE alarm, as the command ``recover-space`` does.
+        room: share of the quota (0 to 1) below which every member's file has to be before the alarm is taken away.
+    """
+
+    recover: bool
+    room: float
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,7 @@ class Config:
     settle_seconds: int
     compaction: Compaction
     defragmentation: Defragmentation
+    nospace: Nospace
     backup: Backup
     drill: Drill
 
@@ -165,6 +177,15 @@ class _Texts:
         return "" if right else f"a list, each of it {self.each.allowed},"
 
 
+@dataclass(frozen=True)
+class _Rule:
+    def problem(self, value: Any) -> str:
+        why = rule.problem(value) if isinstance(value, str) else "it is no text"
+        return f"a rule made of {rule.ALLOWED} ({why})" if why else ""
+
+
+_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d"
+
 # Spaces and percent signs would end or change a path in a unit file.
 _PATH = _Text(r"/[^\s%\"'\\]*", "an absolute path without spaces, quotes, backslashes or percent signs")
 
@@ -199,12 +220,12 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
         Defragmentation,
         {
             "enabled": _Switch(),
-            "min_fragmentation": _Number(0, 1, "share of the file", whole=False),
-            "min_reclaimable_bytes": _Number(0, 1024 * GIB, "bytes"),
-            "quota_share": _Number(0, 1, "share of the quota", whole=False),
+            "rule": _Rule(),
+            "hours": _Texts(_Text(rf"({_TIME})-(?!\1){_TIME}", "two times of the day such as 22:00-05:00")),
             "timeout_seconds": _Number(10, 3600, "seconds"),
         },
     ),
+    "nospace": (Nospace, {"recover": _Switch(), "room": _Number(0, 1, "share of the quota", whole=False)}),
     "backup": (
         Backup,
         {

@@ -31,6 +31,7 @@ class Context:
         client: starts with this host's member; `reach_all` adds the others.
         token: of this host's runs; the next one takes over what a killed one still holds (`program.host_lock`).
         dry_run: decide and say, change nothing.
+        keep_revisions: of the history, by the way out of NOSPACE; None for ``compaction.min_revisions``.
         proc: where processes are looked for.
         clock: seconds since 1970, the wall clock that hosts share.
     """
@@ -40,6 +41,7 @@ class Context:
     host: str
     client: Client
     dry_run: bool = False
+    keep_revisions: int | None = None
     proc: Path = Path("/proc")
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep

@@ -10,11 +10,9 @@ gain are touched, leadership moves away before the leader's turn, and the cluste
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 from .._errors import KubetuneError
-from .._etcd.client import Status
 from .._etcd.cluster import ClusterView, MemberView, hand_over_leadership, problems, survey
 from .._etcd.lock import ClusterLock
 from .._node.state import free_bytes
@@ -23,6 +21,7 @@ from .config import Defragmentation
 from .context import Context
 from .journal import megabytes
 from .records import Done
+from .rule import Rule, Size
 
 STEP = "defragmentation"
 
@@ -30,38 +29,19 @@ STEP = "defragmentation"
 _SPACE_FACTOR = 1.1
 
 
-@dataclass(frozen=True)
-class Size:
-    """A member's database file. Bytes; ``quota`` 0 where the version does not say."""
-
-    size: int
-    in_use: int
-    quota: int
-
-    @property
-    def reclaimable(self) -> int:
-        return max(0, self.size - self.in_use)
-
-    @property
-    def fragmentation(self) -> float:
-        """Free share of the file."""
-        return self.reclaimable / self.size if self.size else 0.0
-
-    @property
-    def quota_share(self) -> float:
-        """etcd compares the file with the quota, not what is in use."""
-        return self.size / self.quota if self.quota > 0 else 0.0
-
-
-def size_of(status: Status, quota: float | None) -> Size:
-    return Size(status.db_size, status.db_size_in_use, int(quota or 0))
-
-
 def is_due(size: Size, config: Defragmentation) -> bool:
-    """Enough to gain, and either much of the file is free or the quota is near."""
-    return size.reclaimable >= max(1, config.min_reclaimable_bytes) and (
-        size.fragmentation >= config.min_fragmentation or size.quota_share >= config.quota_share
-    )
+    """Something to gain, and the rule holds."""
+    return size.reclaimable > 0 and Rule(config.rule).holds(size)
+
+
+def is_allowed(hours: Sequence[str], seconds: float) -> bool:
+    """Whether a moment (since 1970) lies in one of the times of the host's day, each ``HH:MM-HH:MM``; in no list at all always."""
+    moment = time.localtime(seconds)
+    now = f"{moment.tm_hour:02}:{moment.tm_min:02}"
+    for begin, end in (span.split("-") for span in hours):
+        if begin <= now < end or (end <= begin and (now >= begin or now < end)):
+            return True
+    return not hours
 
 
 def next_member(view: ClusterView, remaining: Sequence[int]) -> MemberView | None:
@@ -84,6 +64,9 @@ def plan(ctx: Context, sizes: Mapping[int, Size]) -> list[int]:
     if not ctx.config.defragmentation.enabled:
         ctx.journal.say(STEP, "left_out", "switched off by the configuration", reason="off")
         return []
+    if not is_allowed(ctx.config.defragmentation.hours, ctx.clock()):
+        ctx.journal.say(STEP, "left_out", f"only done at {', '.join(ctx.config.defragmentation.hours)}", reason="hours")
+        return []
     if records.done_before(ctx, STEP):
         return []
     due = [member_id for member_id, size in sizes.items() if is_due(size, ctx.config.defragmentation)]
@@ -96,32 +79,52 @@ def plan(ctx: Context, sizes: Mapping[int, Size]) -> list[int]:
 
 
 def _apply(ctx: Context, lock: ClusterLock, due: Sequence[int]) -> bool:
-    """One member after another; the first failure ends it, and it is not recorded as done."""
     if records.done_before(ctx, STEP):
         return False
+
+    def go_on() -> bool:
+        lock.check()
+        return is_allowed(ctx.config.defragmentation.hours, ctx.clock())
+
+    left = take_turns(ctx, due, go_on)
+    if left:
+        # Not recorded as done: the next run goes on with them.
+        ctx.journal.say(STEP, "ok", f"its hours are over, {left} members are left for the next run", reason="hours", members=left)
+    else:
+        records.record_done(ctx.client, STEP, Done(ctx.clock(), ctx.host, ctx.run_id))
+    return left < len(due)
+
+
+def take_turns(ctx: Context, due: Sequence[int], go_on: Callable[[], bool], ignore_alarms: Sequence[str] = ()) -> int:
+    """Defragment one member after another; return how many are left.
+
+    Args:
+        due: their ids.
+        go_on: asked before each; an error of it ends the work, as does the first failure.
+    """
     remaining = list(due)
     while remaining:
-        view = _whole(ctx)
-        lock.check()
+        view = whole(ctx, ignore_alarms)
+        if not go_on():
+            return len(remaining)
         member = next_member(view, remaining)
         if member is None:
             raise KubetuneError(f"{len(remaining)} of the members to defragment left the cluster meanwhile")
-        view = _lead_away(ctx, view, member)
+        view = _lead_away(ctx, view, member, ignore_alarms)
         _one(ctx, view, member.member.member_id)
         remaining.remove(member.member.member_id)
-    _whole(ctx)
-    records.record_done(ctx.client, STEP, Done(ctx.clock(), ctx.host, ctx.run_id))
-    return True
+    whole(ctx, ignore_alarms)
+    return 0
 
 
-def _lead_away(ctx: Context, view: ClusterView, member: MemberView) -> ClusterView:
+def _lead_away(ctx: Context, view: ClusterView, member: MemberView, ignore_alarms: Sequence[str]) -> ClusterView:
     """Move leadership off the member; the only voter has nobody to give it to, and stalls the cluster for its turn."""
     if view.leader is None or view.leader.member.member_id != member.member.member_id or len(view.voters) == 1:
         return view
     new_leader = view.by_id(hand_over_leadership(ctx.client, view, ctx.sleep))
     name = new_leader.member.name if new_leader else "another member"
     ctx.journal.say(STEP, "ok", f"leadership moved from {member.member.name} to {name}", leader=name)
-    return _whole(ctx)
+    return whole(ctx, ignore_alarms)
 
 
 def _one(ctx: Context, view: ClusterView, member_id: int) -> None:
@@ -165,14 +168,14 @@ def _check_space(ctx: Context, member: MemberView) -> None:
         )
 
 
-def _whole(ctx: Context) -> ClusterView:
+def whole(ctx: Context, ignore_alarms: Sequence[str] = ()) -> ClusterView:
     """Wait until the cluster is whole; raise KubetuneError with what is wrong when it does not get there."""
     patience = ctx.config.settle_seconds
     deadline = time.monotonic() + patience
     while True:
         try:
             view = survey(ctx.client)
-            found = problems(view)
+            found = problems(view, ignore_alarms)
         except KubetuneError as exc:
             found = [str(exc)]
         else:
@@ -184,11 +187,4 @@ def _whole(ctx: Context) -> ClusterView:
 
 
 def _say_nothing_due(ctx: Context) -> None:
-    config = ctx.config.defragmentation
-    ctx.journal.say(
-        STEP,
-        "nothing",
-        f"no member has {megabytes(config.min_reclaimable_bytes)} to gain with {config.min_fragmentation:.0%} of its file "
-        f"free or {config.quota_share:.0%} of its quota used",
-        reason="below_thresholds",
-    )
+    ctx.journal.say(STEP, "nothing", f"no member has something to gain and meets {ctx.config.defragmentation.rule}", reason="rule")

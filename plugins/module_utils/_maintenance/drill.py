@@ -139,7 +139,7 @@ def _certificates(ctx: Context) -> Mapping[str, str]:
     names = ("cert-file", "key-file", "trusted-ca-file")
     if all(flags.get(name) for name in names):
         return {name: flags[name][-1] for name in names}
-    # The member does not run, or has them from its environment: the client's own serve where they may (kubeadm's may not).
+    # The member does not run: the client's own serve where they may (kubeadm's may not).
     return {"cert-file": ctx.config.cert_file, "key-file": ctx.config.key_file, "trusted-ca-file": ctx.config.ca_file}
 
 

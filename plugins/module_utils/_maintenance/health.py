@@ -11,8 +11,8 @@ from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._etcd.cluster import ClusterView, problems, survey
 from .context import Context
-from .defragmentation import Size, size_of
 from .journal import megabytes
+from .rule import Size
 
 HEALTH, SIZE = "health", "size"
 
@@ -23,24 +23,35 @@ _PAUSE = 2.0
 
 def check(ctx: Context) -> tuple[ClusterView | None, bool]:
     """(what the members say, whether the cluster is fit for a change); no view where there is no quorum."""
+    view, found = look(ctx)
+    say(ctx, view, found)
+    return view, not found
+
+
+def look(ctx: Context) -> tuple[ClusterView | None, list[str]]:
+    """What the members say, and what is wrong even after a while."""
     # An election at this very moment, or a host that has just booted, is no reason to leave out a day's work.
     deadline = time.monotonic() + ctx.config.settle_seconds
     view, found = _look(ctx)
     while found and time.monotonic() < deadline:
         ctx.sleep(_PAUSE)
         view, found = _look(ctx)
+    if view:
+        ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
+    return view, found
+
+
+def say(ctx: Context, view: ClusterView | None, found: list[str]) -> None:
     for problem in found:
         ctx.journal.say(HEALTH, "unhealthy", problem)
     if any("NOSPACE" in problem for problem in found):
         ctx.journal.say(
             HEALTH,
             "unhealthy",
-            "etcd takes no writes, so the lock for compaction and defragmentation cannot be taken: compact, defragment each "
-            "member and disarm the alarm by hand, then delete data or raise --quota-backend-bytes",
+            "etcd takes no writes: 'kubetune.pyz maintenance recover-space' compacts, defragments every member, proves that there is "
+            "room and takes the alarm away",
             alarm="NOSPACE",
         )
-    if view:
-        ctx.reach_all([each.endpoint for each in view.members if each.endpoint])
     if view and not found:
         leader = view.leader.member.name if view.leader else ""
         ctx.journal.say(
@@ -50,7 +61,6 @@ def check(ctx: Context) -> tuple[ClusterView | None, bool]:
             members=len(view.members),
             leader=leader,
         )
-    return view, not found
 
 
 def _look(ctx: Context) -> tuple[ClusterView | None, list[str]]:
@@ -71,7 +81,7 @@ def measure(ctx: Context, view: ClusterView) -> dict[int, Size]:
             quota = ctx.client.metric("etcd_server_quota_backend_bytes", each.endpoint)
         except EtcdError:
             quota = None
-        size = sizes[each.member.member_id] = size_of(each.status, quota)
+        size = sizes[each.member.member_id] = Size(each.status.db_size, each.status.db_size_in_use, int(quota or 0))
         share = f"{size.quota_share:.1%} of its quota" if size.quota else "its quota is unknown"
         ctx.journal.say(
             SIZE,

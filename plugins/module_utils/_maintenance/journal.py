@@ -20,7 +20,7 @@ EXIT_STATUS = {
     2: "the command line or the configuration is wrong; nothing was done",
     10: "another run or a change held a lock for too long; what needs that lock was left out",
     11: "the cluster is not whole; compaction and defragmentation were left out",
-    12: "compaction, defragmentation or the removal of old backups failed",
+    12: "compaction, defragmentation, the way out of NOSPACE or the removal of old backups failed",
     15: "there is a new backup, and its copy elsewhere failed",
     14: "a backup is refused by verify, or the restore drill failed",
     13: "there is no new backup",
@@ -68,7 +68,7 @@ class Journal:
     def say(self, step: str, outcome: str, sentence: str, **facts: Any) -> None:
         """
         Args:
-            step: health, size, compaction, defragmentation, backup, prune, copy, verify, drill or run.
+            step: health, size, nospace, compaction, defragmentation, backup, prune, copy, verify, drill or run.
             outcome: a key of the table above; it decides on priority and exit status.
             sentence: for people.
             facts: for programs, with the unit in the name (``seconds=2.7``).

@@ -22,7 +22,7 @@ STATE = "maintenance-metrics.json"
 #: What says that a step was done, or that there was nothing to do; and what says that it was not.
 _GOOD, _BAD = {"done", "ok", "nothing"}, {"failed", "locked", "unhealthy"}
 #: "run" is the frame around the steps.
-_STEPS = ("health", "compaction", "defragmentation", "backup", "prune", "copy", "drill")
+_STEPS = ("health", "nospace", "compaction", "defragmentation", "backup", "prune", "copy", "drill")
 
 
 @dataclass(frozen=True)

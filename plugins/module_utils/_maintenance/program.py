@@ -16,7 +16,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 from .._errors import KubetuneError
 from .._etcd.cluster import ClusterView, survey
 from .._node.state import make_state_directory
-from . import backup, compaction, defragmentation, drill, health, metrics
+from . import backup, compaction, defragmentation, drill, health, metrics, nospace
 from .context import Context
 
 STEP = "run"
@@ -89,9 +89,12 @@ def _everything(ctx: Context) -> None:
 
 def _changes(ctx: Context, wanted: Sequence[str]) -> ClusterView | None:
     """Health, size, and of compaction and defragmentation what is wanted; returns what the members said."""
-    view, fit = health.check(ctx)
+    view, found = health.look(ctx)
+    if view and ctx.config.nospace.recover and nospace.is_all(view):
+        view, found = _recovered(ctx, view, found)
+    health.say(ctx, view, found)
     sizes = health.measure(ctx, view) if view else {}
-    if not view or not fit:
+    if not view or found:
         for step in wanted:
             ctx.journal.say(step, "left_out", "the cluster is not whole", reason="unhealthy")
         return view
@@ -100,6 +103,24 @@ def _changes(ctx: Context, wanted: Sequence[str]) -> ClusterView | None:
     if defragmentation.STEP in wanted:
         _guarded(ctx, defragmentation.STEP, lambda: defragmentation.run(ctx, sizes))
     return view
+
+
+def _recovered(ctx: Context, view: ClusterView, found: list[str]) -> tuple[ClusterView | None, list[str]]:
+    """What the members say after the way out of NOSPACE; as it was where this host does not go it, or in vain."""
+    if _guarded(ctx, nospace.STEP, lambda: nospace.run(ctx, view)):
+        return health.look(ctx)
+    return view, found
+
+
+def _recover_space(ctx: Context) -> None:
+    view, found = health.look(ctx)
+    if view and nospace.is_all(view):
+        view, found = _recovered(ctx, view, found)
+    elif view and any(nospace.ALARM in problem for problem in found):
+        ctx.journal.say(nospace.STEP, "failed", "more than the alarm is wrong with the cluster: mend that first")
+    elif view:
+        ctx.journal.say(nospace.STEP, "nothing", "the alarm NOSPACE is not active", reason="no_alarm")
+    health.say(ctx, view, found)
 
 
 def _backup(ctx: Context) -> None:
@@ -125,6 +146,7 @@ COMMANDS: Mapping[str, Callable[[Context], object]] = {
     "run": _everything,
     "compact": lambda ctx: _changes(ctx, (compaction.STEP,)),
     "defrag": lambda ctx: _changes(ctx, (defragmentation.STEP,)),
+    "recover-space": _recover_space,
     "backup": _backup,
     "prune": lambda ctx: _guarded(ctx, backup.PRUNE, lambda: backup.prune(ctx, backup.own_member(ctx, None)[1])),
     "drill": lambda ctx: _guarded(ctx, drill.STEP, lambda: drill.run(ctx)),

@@ -17,10 +17,9 @@ from typing import Mapping
 
 from .._commands import output
 from .._errors import KubetuneError
-from .._node.processes import find, of_static_pod
+from .._node.processes import find, of_static_pod, settings
 from .._node.state import sync_directory
 from .._static_pod.flags import BadValue, version_of
-from .._static_pod.manifest import flags_of
 from .context import Context
 
 #: Nothing of ours reaches them: no proxy, no ETCDCTL_ variable of somebody's shell.
@@ -66,7 +65,7 @@ def own_tool(ctx: Context, name: str) -> str | None:
 def member_flags(ctx: Context) -> Mapping[str, list[str]]:
     """Flags of this host's running member; empty where it does not run."""
     for process in find("etcd", {"data-dir": ctx.config.data_directory}, ctx.proc):
-        return {name: list(values) for name, values in flags_of(process.argv[1:]).items()}
+        return settings(process, ctx.proc)
     return {}
 
 

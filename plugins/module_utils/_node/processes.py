@@ -33,7 +33,7 @@ class Process:
 
 
 def find(program: str, own_flags: Mapping[str, str], proc: Path = Path("/proc")) -> list[Process]:
-    """Processes of a program whose command line carries these flags, so that a second etcd on the host is not taken.
+    """Processes of a program which run with these flags, so that a second etcd on the host is not taken.
 
     Args:
         program: base name of the program, such as ``etcd``.
@@ -43,9 +43,23 @@ def find(program: str, own_flags: Mapping[str, str], proc: Path = Path("/proc"))
     for process in processes(proc):
         if process.argv[0].rpartition("/")[2] != program:
             continue
-        flags = flags_of(process.argv[1:])
+        flags = settings(process, proc)
         if all(flags.get(name, [""])[-1] == value for name, value in own_flags.items()):
             found.append(process)
+    return found
+
+
+def settings(process: Process, proc: Path = Path("/proc")) -> dict[str, list[str]]:
+    """Flags by name; etcd takes them from variables such as ETCD_DATA_DIR too, and does not start with both."""
+    found = flags_of(process.argv[1:])
+    if process.argv[0].rpartition("/")[2] != "etcd":
+        return found
+    try:
+        variables = (proc / str(process.pid) / "environ").read_bytes().decode(errors="surrogateescape").split("\0")
+    except OSError:
+        return found
+    for name, _equals, value in (each.partition("=") for each in variables if each.startswith("ETCD_")):
+        found.setdefault(name.removeprefix("ETCD_").lower().replace("_", "-"), [value])
     return found
 
 

@@ -30,11 +30,11 @@ GOOD: dict[str, Any] = {
     "compaction": {"mode": "auto", "retention_seconds": 3600, "min_revisions": 100_000},
     "defragmentation": {
         "enabled": True,
-        "min_fragmentation": 0.45,
-        "min_reclaimable_bytes": 104_857_600,
-        "quota_share": 0.8,
+        "rule": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
+        "hours": [],
         "timeout_seconds": 300,
     },
+    "nospace": {"recover": False, "room": 0.9},
     "backup": {
         "enabled": True,
         "directory": "/var/backups/etcd",
@@ -67,7 +67,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_good_configuration_is_taken_as_it_is() -> None:
     config = parse(GOOD)
     assert config.compaction.retention_seconds == 3600
-    assert config.defragmentation.min_fragmentation == 0.45
+    assert config.nospace.room == 0.9
     assert config.backup.directory == "/var/backups/etcd"
 
 
@@ -89,8 +89,13 @@ def test_good_configuration_is_taken_as_it_is() -> None:
         ("compaction.retention_seconds", 299),
         ("compaction.min_revisions", 0),
         ("defragmentation.enabled", "yes"),
-        ("defragmentation.min_fragmentation", 1.01),
-        ("defragmentation.min_fragmentation", -0.1),
+        ("defragmentation.rule", "dbSize"),
+        ("defragmentation.rule", 0.45),
+        ("defragmentation.hours", ["22:00-24:00"]),
+        ("defragmentation.hours", ["22:00-22:00"]),
+        ("defragmentation.hours", "22:00-05:00"),
+        ("nospace.room", 1.01),
+        ("nospace.room", -0.1),
         ("defragmentation.timeout_seconds", 3601),
         ("backup.keep_daily", -1),
         ("backup.keep_weekly", "4"),
@@ -115,8 +120,9 @@ def test_bad_value_is_named_with_what_is_allowed(path: str, value: Any) -> None:
     ("path", "value"),
     [
         ("compaction.retention_seconds", 300),
-        ("defragmentation.min_fragmentation", 1),
-        ("defragmentation.quota_share", 0),
+        ("defragmentation.rule", "dbSizeFree > 0"),
+        ("defragmentation.hours", ["22:00-05:00", "12:00-12:30"]),
+        ("nospace.room", 1),
         ("tools", "/opt/etcd"),
         ("metrics_directory", ""),
         ("backup.keep_daily", 0),

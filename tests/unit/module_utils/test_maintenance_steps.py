@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenanc
     compaction,
     defragmentation,
     journal,
+    nospace,
     records,
+    rule,
 )
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import Defragmentation
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.records import Done, Sample
@@ -125,7 +129,10 @@ def test_step_without_a_record_is_due() -> None:
 
 MB = 1_000_000
 RULES = Defragmentation(
-    enabled=True, min_fragmentation=0.45, min_reclaimable_bytes=100 * MB, quota_share=0.8, timeout_seconds=300
+    enabled=True,
+    rule="dbSizeFree >= 100*1000*1000 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
+    hours=[],
+    timeout_seconds=300,
 )
 
 
@@ -143,14 +150,80 @@ RULES = Defragmentation(
 )
 def test_member_is_due(size: int, in_use: int, quota: int, due: bool) -> None:
     """Sizes in MB."""
-    assert defragmentation.is_due(defragmentation.Size(size * MB, in_use * MB, quota * MB), RULES) is due
+    assert defragmentation.is_due(rule.Size(size * MB, in_use * MB, quota * MB), RULES) is due
 
 
 def test_member_without_a_free_page_is_never_due() -> None:
-    rules = Defragmentation(
-        enabled=True, min_fragmentation=0.0, min_reclaimable_bytes=0, quota_share=0.0, timeout_seconds=300
-    )
-    assert not defragmentation.is_due(defragmentation.Size(MB, MB, MB), rules)
+    rules = Defragmentation(enabled=True, rule="dbSizeFree >= 0", hours=[], timeout_seconds=300)
+    assert not defragmentation.is_due(rule.Size(MB, MB, MB), rules)
+    assert defragmentation.is_due(rule.Size(MB, MB - 1, MB), rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("dbSize > 999 && dbSizeInUse < 401", True),
+        ("dbSizeFree == 600", True),
+        ("dbSizeFree/dbSize > 0.6", False),
+        ("dbQuotaUsage == 0.5 && dbQuota == 2000", True),
+        ("!(dbQuotaUsage > 0.4) || dbSize != 1000", False),
+        ("dbSize - dbSizeInUse >= 2 * (100 + 200)", True),
+        ("dbSize > 1 || dbSize > 2 && dbSize < 0", True),  # && binds more tightly
+        ("-dbSize < 0", True),
+    ],
+)
+def test_rule(text: str, holds: bool) -> None:
+    assert rule.Rule(text).holds(rule.Size(1000, 400, 2000)) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it cannot be read"),
+        ("dbSize >", "it cannot be read"),
+        ("dbSize = 5", "it cannot be read"),
+        ("dbSize", "it is a number"),
+        ("dbSize + 1", "it is a number"),
+        ("dbsize > 5", "dbsize is not known"),
+        ("dbSize > 5 && 1", "1 is a number in a place for the other"),
+        ("(dbSize > 5) + 1 > 0", "dbSize > 5 is true or false in a place for the other"),
+        ("1 < dbSize < 5", "1 < dbSize < 5 is not known"),
+        ("dbSize ** 9 > 1", "dbSize ** 9 is not known"),
+        ("open('/etc/shadow') != 0", "open('/etc/shadow') is not known"),
+        ("dbSize.real > 0", "dbSize.real is not known"),
+        ("'a' == 'a'", "'a' is not known"),
+        ("True", "True is not known"),
+        ("(" * 5000, "it cannot be read"),
+    ],
+)
+def test_bad_rule_is_refused_with_the_reason(text: str, why: str) -> None:
+    assert rule.problem(text) == why or rule.problem(text).startswith(why), rule.problem(text)
+
+
+@given(st.integers(0, 2**50), st.integers(0, 2**50), st.integers(0, 2**50))
+def test_rule_of_the_role_has_an_answer_for_all_sizes(size: int, in_use: int, quota: int) -> None:
+    due = defragmentation.is_due(rule.Size(size, in_use, quota), RULES)
+    free = max(0, size - in_use)
+    assert due == (free >= 100 * MB and (free / size >= 0.45 or (quota > 0 and size / quota >= 0.8)))
+
+
+@pytest.mark.parametrize(
+    ("hours", "now", "allowed"),
+    [
+        ([], "12:00", True),
+        (["01:00-05:00"], "00:59", False),
+        (["01:00-05:00"], "01:00", True),
+        (["01:00-05:00"], "05:00", False),
+        (["22:00-05:00"], "23:30", True),
+        (["22:00-05:00"], "04:59", True),
+        (["22:00-05:00"], "12:00", False),
+        (["01:00-02:00", "12:00-12:30"], "12:29", True),
+    ],
+)
+def test_hours(hours: list[str], now: str, allowed: bool) -> None:
+    today = time.localtime()
+    moment = time.mktime((today.tm_year, today.tm_mon, today.tm_mday, *map(int, now.split(":")), 0, 0, 0, -1))
+    assert defragmentation.is_allowed(hours, moment) is allowed
 
 
 def view(names: str, leader: str) -> ClusterView:
@@ -184,6 +257,36 @@ def test_leader_is_asked_for_again_before_each_turn() -> None:
 
 def test_member_that_left_is_nobodys_turn() -> None:
     assert defragmentation.next_member(view("ab", "a"), [ord("z")]) is None
+
+
+# --- NOSPACE --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "is_all"),
+    [
+        ({}, False),
+        ({"a": ["memberID:1 alarm:NOSPACE"], "b": ["memberID:1 alarm:NOSPACE"]}, True),
+        ({"a": ["memberID:1 alarm:NOSPACE"], "b": ["memberID:2 alarm:CORRUPT"]}, False),
+    ],
+)
+def test_only_the_alarm_may_be_wrong(errors: dict[str, list[str]], is_all: bool) -> None:
+    whole = view("ab", "a")
+    members = tuple(
+        replace(each, status=replace(each.status, errors=tuple(errors.get(each.member.name, ())))) for each in whole.members
+    )
+    assert nospace.is_all(ClusterView(members)) is is_all
+
+
+def test_member_that_does_not_answer_is_more_than_the_alarm() -> None:
+    whole = view("abc", "a")
+    alarmed = [replace(each, status=replace(each.status, errors=("memberID:1 alarm:NOSPACE",))) for each in whole.members]
+    assert nospace.is_all(ClusterView(tuple(alarmed)))
+    assert not nospace.is_all(ClusterView((*alarmed[:2], replace(alarmed[2], status=None, failure="refused"))))
+
+
+def test_every_host_names_the_same_member() -> None:
+    assert {nospace.in_charge(view("".join(names), "b")).member.name for names in ("abc", "cba", "bca")} == {"a"}
 
 
 # --- journal --------------------------------------------------------------------------------------------------

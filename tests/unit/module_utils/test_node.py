@@ -90,6 +90,17 @@ def test_flags_may_be_spelled_as_go_allows(proc: Proc, argv: list[str]) -> None:
     assert processes.find("etcd", {"name": "cp2"}, proc.path) == []
 
 
+def test_etcd_takes_its_settings_from_variables_too(proc: Proc) -> None:
+    for pid, program in ((10, "etcd"), (11, "kube-apiserver")):
+        proc.run(pid, [program, "--name=cp1"], program)
+        (proc.path / str(pid) / "environ").write_bytes(b"PATH=/bin\0ETCD_DATA_DIR=/var/lib/etcd\0ETCD_AUTO_COMPACTION_RETENTION=1h\0")
+    (etcd,) = processes.find("etcd", {"data-dir": "/var/lib/etcd"}, proc.path)
+    assert processes.settings(etcd, proc.path) == {
+        "name": ["cp1"], "data-dir": ["/var/lib/etcd"], "auto-compaction-retention": ["1h"],
+    }  # fmt: skip
+    assert processes.find("kube-apiserver", {"data-dir": "/var/lib/etcd"}, proc.path) == []
+
+
 def test_a_reused_pid_is_another_process(proc: Proc) -> None:
     proc.run(10, ETCD_ARGV, start=1)
     old = processes.read(10, proc.path)
