@@ -14,6 +14,9 @@ from typing import IO, Iterator, Mapping, Sequence
 
 from ._errors import KubetuneError
 
+#: For programs that nothing of ours shall reach: no proxy, no ETCD_ or ETCDCTL_ variable of somebody's shell.
+ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
 #: Bytes at the end of what a program in the background wrote, and seconds that it gets to end by itself.
 _TAIL, _GRACE = 4096, 10.0
 

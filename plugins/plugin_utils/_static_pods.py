@@ -135,7 +135,7 @@ def make_order(
     member = etcd_manifest.flags().get("name", ["default"])[-1] if etcd_manifest else ""
     access: dict[str, Any] = {}
     if etcd_manifest:
-        access = etcd_access(_on_host(etcd_manifest)).to_dict()
+        access = etcd_access(on_host(etcd_manifest)).to_dict()
         access["endpoints"] = list(dict.fromkeys([*access["endpoints"], *(facts["cluster"] or {}).get("endpoints", [])]))
     # With it the cluster is found on a day when this host's own etcd does not run.
     notes = {ETCD: {"access": {**access, "member": member}}, KUBE_APISERVER: {}}
@@ -153,7 +153,7 @@ def make_order(
         kube_apiserver=parts[KUBE_APISERVER],
         etcd_access=access,
         member=member,
-        api_server=_where(api_manifest) if api_manifest else {},
+        api_server=where(api_manifest) if api_manifest else {},
         wal=_wal(result) if result.changes(ETCD) else None,
         bootstraps=facts["cluster"] is None,
         allow_downtime=any(request.allow_downtime for request in requests.values()),
@@ -240,7 +240,7 @@ def _manifest(result: NodePlan, name: str) -> Manifest | None:
     return result.live[name].manifest
 
 
-def _on_host(manifest: Manifest) -> dict[str, list[str]]:
+def on_host(manifest: Manifest) -> dict[str, list[str]]:
     """The flags with each path as the host sees it."""
     return {
         name: [manifest.host_path(value) or value if value.startswith("/") else value for value in values]
@@ -248,6 +248,6 @@ def _on_host(manifest: Manifest) -> dict[str, list[str]]:
     }
 
 
-def _where(manifest: Manifest) -> dict[str, list[str]]:
-    flags = _on_host(manifest)
+def where(manifest: Manifest) -> dict[str, list[str]]:
+    flags = on_host(manifest)
     return {name: flags[name] for name in ("advertise-address", "secure-port", "client-ca-file") if name in flags}

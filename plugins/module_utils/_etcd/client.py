@@ -187,16 +187,19 @@ class Client:
     def members(self, linearizable: bool = True) -> list[Member]:
         """Voters and learners; without ``linearizable`` from the local, possibly stale, view."""
         answer = self.call("/v3/cluster/member/list", {"linearizable": linearizable})
-        return [
-            Member(
-                member_id=int(member["ID"]),
-                name=member.get("name", ""),
-                peer_urls=tuple(member.get("peerURLs", [])),
-                client_urls=tuple(member.get("clientURLs", [])),
-                is_learner=bool(member.get("isLearner", False)),
-            )
-            for member in answer.get("members", [])
-        ]
+        return [_member(each) for each in answer.get("members", [])]
+
+    def add_learner(self, peer_urls: Sequence[str]) -> Member:
+        """A member that has no vote until it is promoted. It has to be started with ``--initial-cluster-state=existing``."""
+        return _member(self.call("/v3/cluster/member/add", {"peerURLs": list(peer_urls), "isLearner": True})["member"])
+
+    def remove_member(self, member_id: int) -> None:
+        """etcd refuses it where those that are left and started could not decide (``--strict-reconfig-check``)."""
+        self.call("/v3/cluster/member/remove", {"ID": str(member_id)})
+
+    def promote(self, member_id: int) -> None:
+        """Give a learner its vote; etcd refuses as long as it has less than nine tenths of the leader's entries."""
+        self.call("/v3/cluster/member/promote", {"ID": str(member_id)})
 
     def alarms(self) -> list[Alarm]:
         """A raft proposal: it needs quorum. `Status.errors` shows the same without one."""
@@ -233,6 +236,12 @@ class Client:
             body["range_end"] = _b64(range_end)
         answer = self.call("/v3/kv/range", body, endpoint)
         return [_key_value(item) for item in answer.get("kvs", [])]
+
+    def keys(self, prefix: str, timeout: float | None = None) -> list[KeyValue]:
+        """All keys that begin with the prefix, without their values."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        body = {"key": _b64(prefix), "range_end": _b64(end), "keys_only": True}
+        return [_key_value(item) for item in self.call("/v3/kv/range", body, None, timeout).get("kvs", [])]
 
     def revision(self, endpoint: str | None = None, timeout: float | None = None) -> int:
         """The cluster's revision by a linearizable read: every write that was acknowledged before is in it."""
@@ -378,6 +387,16 @@ def _why(exc: Exception, timeout: float) -> str:
 
 def _b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def _member(found: Mapping[str, Any]) -> Member:
+    return Member(
+        member_id=int(found["ID"]),
+        name=found.get("name", ""),
+        peer_urls=tuple(found.get("peerURLs", [])),
+        client_urls=tuple(found.get("clientURLs", [])),
+        is_learner=bool(found.get("isLearner", False)),
+    )
 
 
 def _key_value(item: Mapping[str, Any]) -> KeyValue:

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
-from .._commands import background
+from .._commands import ENVIRONMENT, background
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError, Status
 from .._etcd.cluster import MAX_LAG_ENTRIES, ClusterView
@@ -162,7 +162,7 @@ def _take(ctx: Context, member: _Member) -> Snapshot:
         undo.callback(_remove_parts, part)
         hashed = download(ctx, part)
         streamed = time.monotonic() - started
-        facts = verification.check_plain(ctx, part, hashed)
+        facts = verification.check_plain(tools.tool(ctx, "etcdutl"), part, hashed)
         _check_revision(member, facts)
         made = _finished_parts(ctx, plain, part, hashed.content, undo)
         final = plain.with_name(plain.name + SUFFIXES[ctx.config.backup.encryption])
@@ -245,7 +245,7 @@ def _stream(ctx: Context, etcdctl: str, part: Path) -> Hash:
     ]
     hashed = Hash()
     growing = part.with_name(part.name + ".part")
-    with background(command, tools.ENVIRONMENT) as program, ExitStack() as stack:
+    with background(command, ENVIRONMENT) as program, ExitStack() as stack:
         stream = None
         last = time.monotonic()
         while True:

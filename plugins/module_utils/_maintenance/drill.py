@@ -13,15 +13,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from .._commands import Background, background, output
+from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
-from .._etcd.client import Client, EtcdError, Tls
+from .._etcd import scratch
+from .._etcd.client import EtcdError, Tls
 from .._node.processes import alive, find
 from .._node.state import free_bytes
 from . import encryption, tools, verification
@@ -120,13 +120,11 @@ def _restore(ctx: Context, path: Path, sidecar: Sidecar, directory: Path) -> dic
     token = f"--initial-cluster-token={_NAME}"
     started = time.monotonic()
     command = [etcdutl, "snapshot", "restore", str(path), f"--data-dir={data}", *identity, token]
-    output(command, environment=tools.ENVIRONMENT, timeout=_RESTORE_TIMEOUT)
+    output(command, environment=ENVIRONMENT, timeout=_RESTORE_TIMEOUT)
     restored = time.monotonic()
-    endpoint = f"https://127.0.0.1:{_free_port()}"
-    command = [etcd, *identity, token, f"--data-dir={data}", *_listeners(endpoint, _certificates(ctx)), "--log-level=warn"]
-    with background(command, tools.ENVIRONMENT) as scratch:
-        client = Client([endpoint], Tls(ctx.config.ca_file, ctx.config.cert_file, ctx.config.key_file))
-        _wait_until_it_serves(client, scratch, ctx.config.drill.start_timeout_seconds)
+    tls = Tls(ctx.config.ca_file, ctx.config.cert_file, ctx.config.key_file)
+    command = [etcd, *identity, token, f"--data-dir={data}"]
+    with scratch.serving(command, _certificates(ctx), tls, ctx.config.drill.start_timeout_seconds) as client:
         serving = time.monotonic()
         found = {"keys": client.count(), "revision": client.revision()}
     _compare(sidecar, found)
@@ -141,40 +139,6 @@ def _certificates(ctx: Context) -> Mapping[str, str]:
         return {name: flags[name][-1] for name in names}
     # The member does not run: the client's own serve where they may (kubeadm's may not).
     return {"cert-file": ctx.config.cert_file, "key-file": ctx.config.key_file, "trusted-ca-file": ctx.config.ca_file}
-
-
-def _listeners(endpoint: str, certificates: Mapping[str, str]) -> list[str]:
-    return [
-        f"--listen-client-urls={endpoint}",
-        f"--advertise-client-urls={endpoint}",
-        # Nobody's: port 0 is one that the kernel chooses.
-        "--listen-peer-urls=https://127.0.0.1:0",
-        "--client-cert-auth=true",
-        "--peer-client-cert-auth=true",
-        *(f"--{name}={path}" for name, path in certificates.items()),
-        *(f"--peer-{name}={path}" for name, path in certificates.items()),
-    ]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_until_it_serves(client: Client, scratch: Background, timeout: int) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            client.revision()
-            return
-        except EtcdError as exc:
-            why = exc
-        if scratch.process.poll() is not None:
-            raise KubetuneError(f"etcd does not start on what was restored: {scratch.said[-600:]}")
-        if time.monotonic() > deadline:
-            raise KubetuneError(f"the restored etcd does not serve within {timeout} s: {why}; {scratch.said[-600:]}")
-        time.sleep(_POLL)
 
 
 def _compare(sidecar: Sidecar, found: Mapping[str, int]) -> None:

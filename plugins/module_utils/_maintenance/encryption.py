@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Iterator
 
-from .._commands import background, output
+from .._commands import ENVIRONMENT, background, output
 from .._errors import KubetuneError
 from .config import Config
-from .tools import ENVIRONMENT
 
 #: Seconds after the last byte was written to it.
 _TIMEOUT = 3600.0

@@ -15,15 +15,12 @@ import shutil
 from pathlib import Path
 from typing import Mapping
 
-from .._commands import output
+from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._node.processes import find, of_static_pod, settings
 from .._node.state import sync_directory
 from .._static_pod.flags import BadValue, version_of
 from .context import Context
-
-#: Nothing of ours reaches them: no proxy, no ETCDCTL_ variable of somebody's shell.
-ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 _KEPT = "etcdutl"
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/opt/bin"

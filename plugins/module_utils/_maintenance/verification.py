@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._commands import output
+from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from . import encryption, tools
@@ -177,15 +177,18 @@ def verify(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> tuple[Si
     if snapshot.encryption != "none" and not ctx.config.backup.identity_file:
         return sidecar, "checksum"  # of what is encrypted; what is in it was verified before
     with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path:
-        facts = check_plain(ctx, path, hash_file(path))
+        facts = check_plain(tools.tool(ctx, "etcdutl"), path, hash_file(path))
     for name, recorded in (("revision", sidecar.revision), ("totalKey", sidecar.keys), ("hash", sidecar.hash)):
         if name in facts and facts["verified_by"] == sidecar.verified_by and facts[name] != recorded:
             raise KubetuneError(f"etcdutl finds {name} {facts[name]}, and {recorded} was recorded when it was taken")
     return sidecar, facts["verified_by"]
 
 
-def check_plain(ctx: Context, path: Path, hashed: Hash) -> dict[str, Any]:
+def check_plain(program: str | None, path: Path, hashed: Hash) -> dict[str, Any]:
     """What etcdutl says of a snapshot, beside ``verified_by``; nothing more where there is no etcdutl.
+
+    Args:
+        program: path of etcdutl.
 
     Raises:
         KubetuneError: with the reason why it is none.
@@ -193,13 +196,12 @@ def check_plain(ctx: Context, path: Path, hashed: Hash) -> dict[str, Any]:
     check_file(path)
     if not hashed.matches:
         raise KubetuneError("its content is not what etcd's checksum at its end was made of: it is damaged")
-    program = tools.tool(ctx, "etcdutl")
     if program is None:
         return {"verified_by": "checksum"}
     version = tools.version(program)
     command = [program, "snapshot", "status", str(path), "--write-out=json"]
     try:
-        facts = json.loads(output(command, environment=tools.ENVIRONMENT, timeout=_CHECK_TIMEOUT))
+        facts = json.loads(output(command, environment=ENVIRONMENT, timeout=_CHECK_TIMEOUT))
     except (KubetuneError, ValueError) as exc:
         raise KubetuneError(f"etcdutl {version} does not accept it: {str(exc)[-300:]}") from exc
     if not tools.reads(version, facts.get("version", "")):

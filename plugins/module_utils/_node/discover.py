@@ -21,7 +21,7 @@ from .._static_pod.catalogue import ETCD, KUBE_APISERVER
 from .._static_pod.manifest import flags_of
 from .._wal_disk.missing import missing
 from . import access, certificates, judge, processes
-from .state import read_memory, read_unfinished
+from .state import read_memory, read_unfinished, refuse_while_restoring
 
 #: How often a host is looked at whose processes end meanwhile; a second longer in between each time.
 _LOOKS = 4
@@ -61,8 +61,9 @@ def discover(as_api_server: bool = False) -> dict[str, Any]:
     who parsed it.
 
     Raises:
-        KubetuneError: something cannot be read, or a process ends each time while it is looked at.
+        KubetuneError: a restore is under way, something cannot be read, or a process ends each time while it is looked at.
     """
+    refuse_while_restoring()
     for attempt in range(_LOOKS):
         time.sleep(attempt)
         running = _running()

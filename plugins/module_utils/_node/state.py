@@ -63,6 +63,20 @@ def read_unfinished(state: Path = STATE) -> dict[str, Any] | None:
     return read_record(state / "window" / "pending.json")
 
 
+def refuse_while_restoring(state: Path = STATE) -> None:
+    """Manifests that a restore keeps out are not missing, and nobody else writes new ones.
+
+    Raises:
+        KubetuneError: a restore of etcd is under way on this host.
+    """
+    found = read_record(state / "restore" / "pending.json")
+    if found:
+        raise KubetuneError(
+            f"restore {found['order']['id']} of etcd is under way on this host: finish it with the playbook restore, or take it back with "
+            "etcd_restore_case=cancel"
+        )
+
+
 def read_record(path: Path, advice: str = "move it away, and compare the manifests by hand") -> dict[str, Any] | None:
     """A file of this directory; None where there is none.
 

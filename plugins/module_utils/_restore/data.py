@@ -1,0 +1,178 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A member's data on its host: what is there, the restored data in its place, the old one set aside.
+
+Old data is never deleted: it is renamed, on its own file system, to a name with the restore's id.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Mapping
+
+from .._commands import ENVIRONMENT, output
+from .._errors import KubetuneError
+from .._node.access import EtcdAccess
+from .._node.state import free_bytes, sync_directory
+from .._node_window.wal import NEXT_SEGMENTS, segments
+from .store import Order
+
+ASIDE = ".kubetune-aside-"
+_NEW = ".kubetune-restored"
+#: Seconds for etcdutl to copy the database and to write its WAL.
+_TIMEOUT = 1800
+
+
+@dataclass(frozen=True)
+class Member:
+    """A host's etcd by its manifest, each path as the host sees it.
+
+    Attributes:
+        data: directory of its data. wal: directory of its WAL, which may be the one in ``data``.
+        access: of `EtcdAccess`; its own endpoint comes first.
+        manifests: the kubelet's directory.
+    """
+
+    name: str
+    image: str
+    data: str
+    wal: str
+    peer_urls: tuple[str, ...]
+    access: EtcdAccess
+    manifests: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Member:
+        own = {each.name: data[each.name] for each in fields(cls)}
+        return cls(**{**own, "peer_urls": tuple(data["peer_urls"]), "access": EtcdAccess.from_dict(data["access"])})
+
+    @property
+    def certificates(self) -> dict[str, str]:
+        return {"cert-file": self.access.cert_file, "key-file": self.access.key_file, "trusted-ca-file": self.access.ca_file}
+
+
+class Data:
+    """
+    Args:
+        member: whose.
+        restore_id: it is part of the names of what is set aside.
+    """
+
+    def __init__(self, member: Member, restore_id: str) -> None:
+        self.member = member
+        self.root = Path(member.data)
+        self.current = self.root / "member"
+        self.wal = Path(os.path.realpath(member.wal))
+        self._suffix = f"{ASIDE}{restore_id}"
+        self._new = self.root / _NEW
+        self._new_wal = self.wal.with_name(f".{self.wal.name}{_NEW}") if self._own_wal else None
+
+    @property
+    def _own_wal(self) -> bool:
+        """Whether the WAL lives elsewhere than below ``member``."""
+        return self.current not in self.wal.parents and Path(os.path.realpath(self.current)) not in self.wal.parents
+
+    def facts(self) -> dict[str, Any]:
+        """``there``: a database and a WAL; sizes and free space in bytes."""
+        database = self.current / "snap/db"
+        size = database.stat().st_size if database.exists() else 0
+        log = segments(self.wal)
+        return {
+            "there": bool(size and log),
+            "database_bytes": size,
+            "wal_bytes": sum(each.stat().st_size for each in log),
+            "free_bytes": free_bytes(_existing(self.root)),
+        }
+
+    def asides(self) -> list[str]:
+        """What this restore has set aside."""
+        return [str(path) for path in (self._aside(self.current), self._aside(self.wal)) if path.exists()]
+
+    def put_restored(self, snapshot: Path, etcdutl: str, order: Order) -> None:
+        """Restore a snapshot as this member of the new cluster, then let it take the place of what is there. etcd must not run.
+
+        Raises:
+            KubetuneError: no room, or etcdutl refuses it; what is there is untouched then.
+        """
+        self._check_room(snapshot.stat().st_size)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in (self._new, self._new_wal):
+            if part and part.exists():
+                shutil.rmtree(part)  # of a try that was cut off
+        command = [
+            etcdutl, "snapshot", "restore", str(snapshot), f"--data-dir={self._new}", f"--name={self.member.name}",
+            f"--initial-cluster={order.initial_cluster}", f"--initial-cluster-token={order.token}",
+            f"--initial-advertise-peer-urls={','.join(self.member.peer_urls)}",
+            # Watches and caches that know a later revision than the snapshot's would believe themselves up to date.
+            f"--bump-revision={order.bump_revision}", "--mark-compacted",
+        ]  # fmt: skip
+        command += [f"--wal-dir={self._new_wal}"] if self._new_wal else []
+        output(command, environment=ENVIRONMENT, timeout=_TIMEOUT)
+        self._same_owner()
+        self.set_aside()
+        if self._new_wal:
+            os.rename(self._new_wal, self.wal)
+            sync_directory(self.wal.parent)
+        os.rename(self._new / "member", self.current)
+        if self._new_wal and self.wal.is_relative_to(self.root):
+            # As a move of the WAL leaves it: who starts etcd without --wal-dir finds the same one.
+            default = self.current / "wal"
+            if not default.exists():
+                os.symlink(os.path.relpath(self.wal, default.parent), default)
+        shutil.rmtree(self._new)
+        sync_directory(self.root)
+
+    def set_aside(self) -> None:
+        """Rename what is there. What stands in its place when that was done before is this restore's own, and goes."""
+        for path in (self.wal, self.current) if self._own_wal else (self.current,):
+            aside = self._aside(path)
+            if not path.exists() and not path.is_symlink():
+                continue
+            if aside.exists():
+                shutil.rmtree(path)
+            else:
+                os.rename(path, aside)
+            sync_directory(path.parent)
+
+    def take_back(self) -> None:
+        """Undo all of it; etcd must not have been started on the new data."""
+        for part in (self._new, self._new_wal):
+            if part and part.exists():
+                shutil.rmtree(part)
+        for path in (self.wal, self.current) if self._own_wal else (self.current,):
+            aside = self._aside(path)
+            if aside.exists():
+                if path.exists():
+                    shutil.rmtree(path)
+                os.rename(aside, path)
+                sync_directory(path.parent)
+
+    def _aside(self, path: Path) -> Path:
+        return path.with_name(path.name + self._suffix)
+
+    def _check_room(self, snapshot_bytes: int) -> None:
+        wal_here = NEXT_SEGMENTS if self._new_wal is None else 0
+        for place, needed in ((self.root, snapshot_bytes + wal_here), (self.wal.parent, NEXT_SEGMENTS if self._new_wal else 0)):
+            free = free_bytes(_existing(place))
+            if needed > free:
+                raise KubetuneError(
+                    f"{place} has {free >> 20} MiB free, and the restored data needs {needed >> 20} beside the old one, which is kept: "
+                    "make room, then run again"
+                )
+
+    def _same_owner(self) -> None:
+        """That of the data directory: an etcd that does not run as root has to be able to write."""
+        owner = self.root.stat()
+        for top in (self._new, self._new_wal):
+            for path in [top, *top.rglob("*")] if top else []:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

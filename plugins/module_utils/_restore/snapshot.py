@@ -1,0 +1,181 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The snapshot that a new cluster is made of: a backup that holds, or what a surviving member had committed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Iterator
+
+from .._errors import KubetuneError
+from .._etcd import scratch
+from .._etcd.client import Tls
+from .._maintenance import encryption, retention, tools, verification
+from .._maintenance.config import Config, load
+from .._maintenance.context import Context
+from .._maintenance.journal import Journal
+from .._node import images
+from .._node.state import free_bytes, make_state_directory, sync_directory
+from .._node_window.wal import NEXT_SEGMENTS, segments
+from .data import Data, Member
+
+#: Seconds for etcd to read a copy of the data, and for one piece of its snapshot.
+_START, _PIECE = 600.0, 60.0
+_NAME = "kubetune-recovery"
+
+
+@contextmanager
+def programs(image: str, directory: str) -> Iterator[Path]:
+    """A directory with etcd and etcdutl.
+
+    Args:
+        image: etcd's, whose own programs they are; containerd has to have it.
+        directory: where they are instead; empty for the image.
+    """
+    if directory:
+        yield Path(directory)
+        return
+    with images.mounted(image) as root:
+        yield Path(images.program(root, "etcdutl")).parent
+
+
+def newest_backups(config_file: Path) -> list[dict[str, Any]]:
+    """The newest backup of each member in this host's directory which has its length; empty where no maintenance is set up."""
+    try:
+        directory = Path(load(str(config_file)).backup.directory)
+    except KubetuneError:
+        return []
+    found = {}
+    for snapshot in retention.snapshots(directory, None):
+        if verification.has_its_length(snapshot):
+            sidecar = verification.read_sidecar(snapshot.sidecar)
+            found[sidecar.member] = {
+                "path": str(snapshot.path), "taken_at": sidecar.taken_at, "member": sidecar.member, "revision": sidecar.revision,
+                "cluster_id": sidecar.cluster_id, "bytes": sidecar.snapshot.bytes, "keys": sidecar.keys,
+            }  # fmt: skip
+    return list(found.values())
+
+
+def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, config_file: Path) -> dict[str, Any]:
+    """Check a backup, and put what is in it at ``target``; return what is known of it.
+
+    Args:
+        path: a snapshot of the maintenance, with its sidecar, or any other, such as one that ``etcdctl snapshot save`` wrote.
+        cluster_id: which it has to be of; empty where that is not known.
+        config_file: of the maintenance, for a backup that is encrypted.
+
+    Raises:
+        KubetuneError: with the reason why it is refused.
+    """
+    if not path.is_file():
+        raise KubetuneError(f"{path}: there is no such file on this host")
+    snapshot = retention.of_path(path)
+    facts: dict[str, Any] = {"path": str(path), "taken_at": None, "cluster_id": "", "member": ""}
+    try:
+        if snapshot is None or not snapshot.sidecar.exists():
+            checked = verification.check_plain(str(programs_in / "etcdutl"), path, verification.hash_file(path))
+            _copy(path, target)
+            facts.update(taken_at=_time(path.stat().st_mtime), revision=checked["revision"], keys=checked["totalKey"])
+        else:
+            ctx = _context(config_file, programs_in)
+            sidecar, _by = verification.verify(ctx, snapshot, cluster_id or None)
+            with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as plain:
+                _copy(plain, target)
+            facts.update(
+                taken_at=sidecar.taken_at, cluster_id=sidecar.cluster_id, member=sidecar.member, revision=sidecar.revision, keys=sidecar.keys
+            )
+    except KubetuneError as exc:
+        raise KubetuneError(f"{path}: {exc}") from exc
+    return {**facts, **content(target)}
+
+
+def from_survivor(member: Member, target: Path, programs_in: Path) -> dict[str, Any]:
+    """Take a snapshot of all that a member, which does not run, had committed. Only a copy of its data is touched.
+
+    etcd drops what it has in its log behind the last commit that it knows of (``--force-new-cluster``): nobody was ever told that
+    it was written, unless those who are lost told it.
+
+    Raises:
+        KubetuneError: the data is not there or damaged, no room, or etcd does not start on it.
+    """
+    source = Data(member, "")
+    facts = source.facts()
+    if not facts["there"]:
+        raise KubetuneError(f"{member.data} holds no data of a member, with a database and a WAL: this host has not survived")
+    needed = 2 * facts["database_bytes"] + facts["wal_bytes"] + NEXT_SEGMENTS
+    make_state_directory(target.parent)
+    if free_bytes(target.parent) < needed:
+        raise KubetuneError(
+            f"{target.parent} has {free_bytes(target.parent) >> 20} MiB free, and a copy of the data with a snapshot of it needs "
+            f"{needed >> 20}: make room, then run again"
+        )
+    work = target.with_name("survivor")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        shutil.copytree(source.current / "snap", work / "member/snap")
+        (work / "member/wal").mkdir()
+        for each in segments(source.wal):
+            shutil.copy2(each, work / "member/wal" / each.name)
+        peer = "https://127.0.0.1:1"  # of a cluster of one, which never calls it
+        command = [
+            str(programs_in / "etcd"), f"--data-dir={work}", "--force-new-cluster", f"--name={_NAME}",
+            f"--initial-advertise-peer-urls={peer}", f"--initial-cluster={_NAME}={peer}",
+        ]  # fmt: skip
+        tls = Tls(member.access.ca_file, member.access.cert_file, member.access.key_file)
+        part = target.with_name(target.name + ".part")
+        with scratch.serving(command, member.certificates, tls, _START) as client:
+            status = client.status()
+            keys = client.count(timeout=_PIECE)
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+                client.snapshot(client.endpoints[0], sink, _PIECE)
+                sink.flush()
+                os.fsync(sink.fileno())
+        if not keys:
+            raise KubetuneError(f"{member.data} holds no key at all: etcd was started anew on this host, and what it had before is gone")
+        os.replace(part, target)
+        sync_directory(target.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {
+        "path": member.data, "taken_at": None, "cluster_id": f"{status.cluster_id:x}", "member": member.name, "revision": status.revision,
+        "keys": keys, **content(target),
+    }  # fmt: skip
+
+
+def _context(config_file: Path, programs_in: Path) -> Context:
+    """Of the maintenance, whose etcd does not run: its tools are those of the image."""
+    config: Config = load(str(config_file))
+    config = replace(config, tools=str(programs_in))
+    client = scratch.Client([config.endpoint], Tls(config.ca_file, config.cert_file, config.key_file))
+    with open(os.devnull, "w") as nowhere:
+        return Context(config, Journal(nowhere), "", client)
+
+
+def _copy(source: Path, target: Path) -> None:
+    make_state_directory(target.parent)
+    size = source.stat().st_size
+    if free_bytes(target.parent) < size:
+        raise KubetuneError(f"{target.parent} has {free_bytes(target.parent) >> 20} MiB free, and a copy needs {size >> 20}: make room")
+    part = target.with_name(target.name + ".part")
+    with open(source, "rb") as stream, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+        shutil.copyfileobj(stream, sink, 1 << 20)
+        sink.flush()
+        os.fsync(sink.fileno())
+    os.replace(part, target)
+    sync_directory(target.parent)
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Its length, and its SHA-256."""
+    content = verification.hash_file(path).content
+    return {"bytes": content.bytes, "sha256": content.sha256}
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

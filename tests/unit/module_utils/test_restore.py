@@ -1,0 +1,289 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which restore is proposed, which is refused, and what is kept of one that is under way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import refuse_while_restoring
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence import Fence
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import Host
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.plan import Plan, Wanted, plan
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.report import lines
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.store import Order, Store
+
+IDS = {"cp1": "a1", "cp2": "b2", "cp3": "c3"}
+ORDER = Order("one", "backup", "cp1", "/backups/x.db", "c0ffee", {"cp1": {"name": "cp1", "peer_urls": ["https://10.0.0.1:2380"]}}, "", 5)
+
+
+def peer(name: str) -> str:
+    return f"https://10.0.0.{name[-1]}:2380"
+
+
+def view(name: str, quorum: bool = True, names: tuple[str, ...] = tuple(IDS), **more: Any) -> dict[str, Any]:
+    members = [{"id": IDS[each], "name": each, "peer_urls": [peer(each)], "learner": False} for each in names]
+    return {
+        "cluster_id": "c0ffee", "member_id": IDS[name], "version": "3.6.16", "term": 2, "index": 100, "revision": 90, "errors": [],
+        "leads": False, "learner": False, "members": members, "quorum": quorum, **more,
+    }  # fmt: skip
+
+
+def host(
+    name: str,
+    etcd: dict[str, Any] | None = None,
+    data: bool = True,
+    backups: tuple[dict[str, Any], ...] = (),
+    order: Order | None = None,
+    kubelet: str = "active",
+) -> dict[str, Any]:
+    return {
+        "read": {"order": asdict(order) if order else None, "kubelet": kubelet},
+        "member": {"name": name, "peer_urls": [peer(name)], "known": [name]},
+        "look": {
+            "etcd": etcd,
+            "failure": "" if etcd else "no answer",
+            "data": {"there": data, "database_bytes": 30 << 20, "wal_bytes": 64 << 20},
+            "backups": list(backups),
+        },
+    }
+
+
+def backup(day: int, cluster_id: str = "c0ffee") -> dict[str, Any]:
+    return {"path": f"/backups/{day}.db", "taken_at": f"2026-11-{day:02}T00:00:00+00:00", "revision": day, "cluster_id": cluster_id}
+
+
+def planned(hosts: list[dict[str, Any]], case: str, **wanted: Any) -> Plan:
+    return plan({each["member"]["name"]: each for each in hosts}, Wanted(case, **wanted), "new")
+
+
+def refused(hosts: list[dict[str, Any]], case: str, **wanted: Any) -> str:
+    with pytest.raises(Refusal) as told:
+        planned(hosts, case, **wanted)
+    return str(told.value)
+
+
+WHOLE = [host(name, view(name)) for name in IDS]
+ONE_LOST = [host("cp1", view("cp1")), host("cp2", data=False), host("cp3", view("cp3"))]
+TWO_LOST = [host("cp1", data=False), host("cp2", data=False), host("cp3", view("cp3", quorum=False))]
+ALL_LOST = [host(name, data=False, backups=(backup(day),)) for name, day in zip(IDS, (20, 22, 21))]
+#: kubeadm's first node begins a cluster of its own when its data is gone.
+ANEW = host("cp1", view("cp1", names=("cp1",), cluster_id="f00"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "advice"),
+    [
+        (WHOLE, "nothing has to be restored"),
+        (ONE_LOST, "etcd_restore_case=member etcd_restore_host=cp2"),
+        (TWO_LOST, "etcd_restore_case=survivor"),
+        (ALL_LOST, "etcd_restore_case=backup"),
+        ([ANEW, host("cp2", view("cp2")), host("cp3", view("cp3"))], "etcd_restore_case=member etcd_restore_host=cp1"),
+        ([ANEW, host("cp2", data=False), host("cp3", view("cp3", quorum=False))], "and cp3 has data"),
+        ([{**ANEW, "member": {**ANEW["member"], "known": list(IDS)}}, host("cp2", data=False)], "no data is left"),
+        ([host(name) for name in IDS], "mend what keeps them from starting"),
+        ([host(name, view(name, errors=["alarm:NOSPACE"])) for name in IDS], "alarm:NOSPACE: that is mended first"),
+        ([host("cp1", order=ORDER)], "restore one is under way: finish it with etcd_restore_case=backup and etcd_restore_consent=backup-"),
+    ],
+)
+def test_the_plan_says_which_case_it_is(hosts: list[dict[str, Any]], advice: str) -> None:
+    found = planned(hosts, "plan")
+    assert advice in found.lines[-1]
+    assert found.order is None and len(found.lines) > 1
+
+
+def test_one_lost_member_is_replaced_through_another_host() -> None:
+    found = planned(ONE_LOST, "member", host="cp2")
+    assert found.order == Order("new", "member", "cp2", "", "c0ffee", {"cp2": {"name": "cp2", "peer_urls": [peer("cp2")]}}, "b2", 0)
+    assert found.through == "cp1"
+    # One that was removed by hand is only added.
+    gone = [host(name, view(name, names=("cp1", "cp3"))) for name in ("cp1", "cp3")]
+    order = planned([*gone, host("cp2", data=False)], "member", host="cp2").order
+    assert order and order.old_member_id == ""
+
+
+def test_the_most_advanced_survivor_is_taken() -> None:
+    def survivor(name: str, term: int, index: int) -> dict[str, Any]:
+        return host(name, view(name, quorum=False, term=term, index=index))
+
+    order = planned([survivor("cp1", 2, 900), survivor("cp2", 3, 5), host("cp3", data=False)], "survivor").order
+    assert order and order.source == "cp2" and order.bump_revision == 1_000_000_000
+    assert sorted(order.members) == sorted(IDS)
+    assert order.initial_cluster == ",".join(f"{name}={peer(name)}" for name in IDS)
+    assert "name one as etcd_restore_host" in refused([survivor("cp1", 2, 9), host("cp2"), host("cp3", data=False)], "survivor")
+    chosen = planned([survivor("cp1", 2, 9), host("cp2"), host("cp3", data=False)], "survivor", host="cp2").order
+    assert chosen and chosen.source == "cp2"
+
+
+def test_the_newest_backup_of_any_host_is_taken_unless_one_is_named() -> None:
+    order = planned(ALL_LOST, "backup").order
+    assert order and (order.source, order.backup, order.cluster_id) == ("cp2", "/backups/22.db", "c0ffee")
+    order = planned(ALL_LOST, "backup", host="cp1").order
+    assert order and (order.source, order.backup) == ("cp1", "/backups/20.db")
+    order = planned(ALL_LOST, "backup", host="cp3", backup="/root/by-hand.db").order
+    # Of the hosts' own backups it is known which cluster it has to be of.
+    assert order and (order.source, order.backup, order.cluster_id) == ("cp3", "/root/by-hand.db", "c0ffee")
+
+
+def test_with_data_left_the_plan_of_a_backup_says_so() -> None:
+    hosts = [*ALL_LOST[:2], host("cp3", view("cp3", quorum=False))]
+    assert "cp3 has data of the cluster, which is newer than any backup" in planned(hosts, "backup").lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "case", "wanted", "reason"),
+    [
+        (WHOLE, "everything", {}, "etcd_restore_case: 'everything' is not allowed; one of plan, member"),
+        ([], "plan", {}, "no host was reached"),
+        (WHOLE, "member", {"host": "cp2"}, "member cp2 of cp2 is well"),
+        (ONE_LOST, "member", {"host": "cp9"}, "etcd_restore_host: 'cp9' is not allowed; the host whose member is lost is needed, one of cp1"),
+        (TWO_LOST, "member", {"host": "cp1"}, "needs a cluster that has its quorum"),
+        (ONE_LOST, "survivor", {}, "is for a cluster without a quorum"),
+        (ALL_LOST, "survivor", {}, "none has it"),
+        (TWO_LOST, "survivor", {"host": "cp1"}, "cp1 has no data; cp3 has"),
+        (TWO_LOST, "backup", {}, "there is no backup on cp1, cp2, cp3"),
+        (TWO_LOST[1:], "survivor", {}, "the host of member cp1 is not in this run: bring it up, or, when it is gone for good"),
+        ([*TWO_LOST[:2], host("cp3", view("cp3", quorum=False), kubelet="failed")], "survivor", {}, "cp3: the kubelet does not run (failed)"),
+        (WHOLE, "cancel", {}, "none is"),
+        ([host("cp1", order=ORDER)], "survivor", {}, "restore one with etcd_restore_case=backup is under way"),
+        ([host("cp1", order=ORDER), host("cp2", order=replace(ORDER, id="two"))], "backup", {}, "different restores are under way"),
+    ],
+)  # fmt: skip
+def test_what_would_do_harm_is_refused(hosts: list[dict[str, Any]], case: str, wanted: dict[str, Any], reason: str) -> None:
+    assert reason in refused(hosts, case, **wanted)
+
+
+def test_a_host_that_is_gone_for_good_is_left_out_by_name() -> None:
+    order = planned(TWO_LOST[1:], "survivor", without=("cp1",)).order
+    assert order and sorted(order.members) == ["cp2", "cp3"]
+
+
+def test_consent_is_to_one_plan() -> None:
+    first, again = planned(ALL_LOST, "backup"), planned(ALL_LOST, "backup")
+    assert first.consent == again.consent and first.consent.startswith("backup-")
+    assert planned(ALL_LOST, "backup", host="cp1").consent != first.consent
+    assert planned(WHOLE, "plan").consent == ""
+    # One that is under way has the consent that it was begun with, whatever is there now.
+    assert first.order
+    resumed = planned([host(name, view(name), order=first.order) for name in IDS], "backup")
+    assert resumed.resumed and resumed.order == first.order and resumed.consent == first.consent
+
+
+# --- what is kept of it ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "kubetune/restore")
+
+
+def test_an_order_is_begun_once_and_goes_on(store: Store) -> None:
+    assert store.read() is None
+    store.begin(ORDER)
+    store.mark("data_replaced")
+    assert store.begin(ORDER).steps == ("data_replaced",)
+    assert store.directory.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(KubetuneError, match=r"restore one \(case backup\) is under way on this host: finish it"):
+        store.begin(replace(ORDER, id="two"))
+
+
+def test_what_has_ended_here_is_not_done_again_for_the_sake_of_another_host(store: Store) -> None:
+    store.begin(ORDER)
+    store.keep_snapshot({"sha256": "abc"})
+    store.mark("data_replaced")
+    store.mark("etcd_started")
+    store.end({"ended_at": "now"})
+    assert store.read() is None
+    again = store.begin(ORDER)
+    assert again.steps == ("data_replaced", "etcd_started") and again.snapshot == {"sha256": "abc"}
+    store.end({"ended_at": "now"})
+    assert store.begin(replace(ORDER, id="two")).steps == ()
+
+
+def test_a_damaged_record_is_not_guessed_at(store: Store) -> None:
+    store.begin(ORDER)
+    path = store.directory / "pending.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "order": {"id": "one"}}))
+    with pytest.raises(KubetuneError, match="is damaged"):
+        store.read()
+    path.write_text("{")
+    with pytest.raises(KubetuneError, match="move it away, and look by hand which of the manifests"):
+        store.read()
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    for name in ("etcd", "kube-apiserver"):
+        (directory / f"{name}.yaml").write_text(f"of {name}\r\n", newline="")
+    return directory
+
+
+def test_manifests_leave_and_come_back_as_they_were(store: Store, manifests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence._SURE", 0)
+    (manifests.parent / "proc").mkdir()
+    store.begin(ORDER)
+    fence = Fence(manifests, store.manifests, manifests.parent / "proc")
+    assert fence.shut(["kube-scheduler", "kube-apiserver", "etcd"], print) == ["kube-apiserver", "etcd"]
+    assert list(manifests.iterdir()) == []
+    assert fence.shut(["kube-apiserver", "etcd"], print) == []
+    assert fence.manifest("etcd") == ("of etcd\r\n", True) and fence.manifest("kube-scheduler") == ("", False)
+    assert {path.stat().st_mode & 0o777 for path in store.manifests.iterdir()} == {0o600}
+    assert fence.open("etcd") and not fence.open("etcd")
+    assert (manifests / "etcd.yaml").read_bytes() == b"of etcd\r\n" and fence.manifest("etcd")[1] is False
+    assert fence.open("kube-apiserver", "another text")
+    assert (manifests / "kube-apiserver.yaml").read_text() == "another text"
+
+
+def test_etcd_is_not_started_on_data_that_was_not_replaced(store: Store, manifests: Path) -> None:
+    store.begin(ORDER)
+    host = Host(store, manifests, print, 1)
+    with pytest.raises(KubetuneError, match="has not been replaced on this host"):
+        host.open_etcd()
+    store.mark("data_replaced")
+    host.open_etcd()
+    member: Any = None
+    with pytest.raises(KubetuneError, match="restore one cannot be taken back: etcd was started on the new data"):
+        host.cancel(member, ["etcd"])
+
+
+# --- what is said after it ------------------------------------------------------------------------------------
+
+
+def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
+    key = {"flag": "--service-account-key-file", "path": "/pki/sa.pub", "there": True, "changed_at": "2026-11-23T00:00:00Z"}
+    old = {"flag": "--encryption-provider-config", "path": "/enc.yaml", "there": False, "changed_at": ""}
+    snapshot = {"keys": 9, "revision": 80, "taken_at": "2026-11-22T00:00:00+00:00", "path": "/backups/22.db"}
+    finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot}}
+    after = {"grants": {"clusterrolebindings": ["revoked"], "secrets": [f"ns/s{each}" for each in range(50)], "rolebindings": []}, "nodes": ["cp1"]}
+    said = "\n".join(lines(ORDER, after, finished, ["cp1", "cp2", ""]))
+    for text in (
+        "serves 9 keys of revision 80, taken at 2026-11-22T00:00:00+00:00, from /backups/22.db on cp1",
+        "came back, and may have been revoked since: cluster role bindings: revoked",
+        "ns/s39 and 10 more",
+        "nodes of this run that are not known, and register anew now: cp2",
+        "cp1: /pki/sa.pub (--service-account-key-file) was changed at 2026-11-23T00:00:00Z, after the backup",
+        "cp1: /enc.yaml (--encryption-provider-config) is missing",
+        "cp1: the old data is set aside, and yours to remove when you are sure: /var/lib/etcd/member.x",
+    ):
+        assert text in said
+    assert said.count("was changed at") == 1 and "role bindings: \n" not in said
+    alone = lines(replace(ORDER, case="member"), None, {"cp1": {"set_aside": [], "keys": [], "snapshot": None}}, [])
+    assert alone == ["the member of cp1 is a voter again, and the cluster is whole"]
+
+
+def test_meanwhile_nobody_else_takes_the_manifests_for_missing(store: Store) -> None:
+    state = store.directory.parent
+    refuse_while_restoring(state)
+    store.begin(ORDER)
+    with pytest.raises(KubetuneError, match="restore one of etcd is under way on this host: finish it with the playbook restore"):
+        refuse_while_restoring(state)
+    store.end({"cancelled": True})
+    refuse_while_restoring(state)
