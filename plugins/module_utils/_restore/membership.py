@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
+from typing import Callable, TypeVar
 
 from .._errors import KubetuneError
 from .._etcd.client import Client, EtcdError, Member
@@ -17,6 +17,10 @@ from .store import Order
 
 #: Seconds between two tries to promote; etcd says no until the learner has caught up.
 _PAUSE = 1.0
+#: Seconds for the members that are left to be connected.
+_CONNECTED = 60.0
+
+Found = TypeVar("Found")
 
 
 def replace(client: Client, order: Order, host: str) -> str:
@@ -38,12 +42,12 @@ def replace(client: Client, order: Order, host: str) -> str:
         if wrong:
             raise KubetuneError(f"{'; '.join(wrong)}: only one member may be lost while it is replaced")
         if old:
-            client.remove_member(old.member.member_id)
+            _once_connected(lambda: client.remove_member(old.member.member_id))
         members = client.members()
         if not _of(members, peer_urls):
-            members = [*members, client.add_learner(peer_urls)]
+            members = [*members, _once_connected(lambda: client.add_learner(peer_urls))]
     # Its name is only known to the others once it has started.
-    return ",".join(f"{each.name or wanted['name']}={url}" for each in members for url in each.peer_urls)
+    return ",".join(sorted(f"{each.name or wanted['name']}={url}" for each in members for url in each.peer_urls))
 
 
 def promote(client: Client, order: Order, seconds: float, say: Callable[[str], None]) -> None:
@@ -71,6 +75,18 @@ def promote(client: Client, order: Order, seconds: float, say: Callable[[str], N
             return False
 
     until(voter, seconds, lambda: f"the learner has not become a voter: {why}", say, _PAUSE)
+
+
+def _once_connected(change: Callable[[], Found]) -> Found:
+    """etcd changes its members only when they have been connected for 5 s (server/etcdserver/server.go, HealthInterval, 3.5 to 3.7)."""
+    end = time.monotonic() + _CONNECTED
+    while True:
+        try:
+            return change()
+        except EtcdError as exc:
+            if "unhealthy cluster" not in str(exc) or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _of(members: list[Member], peer_urls: list[str]) -> Member | None:
