@@ -133,7 +133,7 @@ class Data:
             if not path.exists() and not path.is_symlink():
                 continue
             if aside.exists():
-                shutil.rmtree(path)
+                _remove(path)
             else:
                 os.rename(path, aside)
             sync_directory(path.parent)
@@ -146,8 +146,7 @@ class Data:
         for path in (self.wal, self.current) if self._own_wal else (self.current,):
             aside = self._aside(path)
             if aside.exists():
-                if path.exists():
-                    shutil.rmtree(path)
+                _remove(path)
                 os.rename(aside, path)
                 sync_directory(path.parent)
 
@@ -170,6 +169,13 @@ class Data:
         for top in (self._new, self._new_wal):
             for path in [top, *top.rglob("*")] if top else []:
                 os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _existing(path: Path) -> Path:

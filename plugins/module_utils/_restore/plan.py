@@ -135,21 +135,22 @@ class _Cluster:
 
     @property
     def serving(self) -> dict[str, Mapping[str, Any]]:
-        """Hosts whose member answers with a quorum behind it, of the cluster that most of them belong to.
-
-        A member that lost its data, and has a manifest that begins a new cluster, serves that one all alone: where others know more
-        members, it does not count.
-        """
-        found = {name: host for name, host in self.hosts.items() if host["look"]["etcd"] and host["look"]["etcd"]["quorum"]}
+        """Hosts whose member answers with a quorum behind it, of the cluster that most of them belong to."""
+        found = {
+            name: host
+            for name, host in self.hosts.items()
+            if host["look"]["etcd"] and host["look"]["etcd"]["quorum"] and not self.anew(name)
+        }
         if not found:
             return {}
         largest = max(found.values(), key=lambda host: len(self._members(host)))["look"]["etcd"]["cluster_id"]
-        serving = {name: host for name, host in found.items() if host["look"]["etcd"]["cluster_id"] == largest}
-        alone = next(iter(serving.values()))
-        return {} if len(self._members(alone)) == 1 and len(self.names) > 1 else serving
+        return {name: host for name, host in found.items() if host["look"]["etcd"]["cluster_id"] == largest}
 
     def anew(self, name: str) -> bool:
-        """Whether a host's etcd has begun a cluster of its own beside the one that it belongs to."""
+        """Whether a host's etcd has begun a cluster of its own beside the one that it belongs to, as kubeadm's first one does with no data.
+
+        That cluster may well have the old one's id, which is made of the first member's URL and the token.
+        """
         return len(self.names) > 1 and len(self._members(self.hosts[name])) == 1
 
     @property

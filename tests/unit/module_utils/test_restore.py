@@ -84,6 +84,7 @@ ANEW = host("cp1", view("cp1", names=("cp1",), cluster_id="f00"))
         (ONE_LOST, "etcd_restore_case=member etcd_restore_host=cp2"),
         (TWO_LOST, "etcd_restore_case=survivor"),
         (ALL_LOST, "etcd_restore_case=backup"),
+        ([{**ANEW, "look": {**ANEW["look"], "etcd": view("cp1", names=("cp1",))}}, *WHOLE[1:]], "etcd_restore_case=member etcd_restore_host=cp1"),
         ([ANEW, host("cp2", view("cp2")), host("cp3", view("cp3"))], "etcd_restore_case=member etcd_restore_host=cp1"),
         ([ANEW, host("cp2", data=False), host("cp3", view("cp3", quorum=False))], "and cp3 has data"),
         ([{**ANEW, "member": {**ANEW["member"], "known": list(IDS)}}, host("cp2", data=False)], "no data is left"),
