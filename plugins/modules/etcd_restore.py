@@ -190,7 +190,8 @@ def main() -> None:
         elif module.check_mode:
             raise KubetuneError(f"{given['operation']} only changes: a run in check mode ends before it")
         else:
-            with host_lock():
+            # A step that a lost controller had begun comes to its end first.
+            with host_lock(wait=True):
                 changed, found = _change(given)
     except KubetuneError as exc:
         module.fail_json(msg=str(exc))
