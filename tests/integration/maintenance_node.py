@@ -66,6 +66,7 @@ class Node:
             "compaction": {"mode": "on", "retention_seconds": 300, "min_revisions": 1},
             "defragmentation": {
                 "enabled": True,
+                "method": "online",
                 "rule": "dbSizeFree >= 4000000 && (dbSizeFree / dbSize >= 0.3 || dbQuotaUsage >= 0.8)",
                 "hours": [],
                 "timeout_seconds": 60,

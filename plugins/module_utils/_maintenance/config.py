@@ -37,12 +37,15 @@ class Defragmentation:
     """
     Attributes:
         enabled: whether this step is done at all.
+        method: ``online``, of all members by one node, each of them serving nothing for as long as it takes; or ``window``, of each
+            node its own member while it and the node's API server are out, so that clients go on at another one.
         rule: when a member is due, see `rule`.
         hours: times of the host's day in which it may be done, each ``HH:MM-HH:MM``; empty for any time.
         timeout_seconds: for one member; it serves nothing meanwhile.
     """
 
     enabled: bool
+    method: str
     rule: str
     hours: list[str]
     timeout_seconds: int
@@ -221,6 +224,7 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
         {
             "enabled": _Switch(),
             "rule": _Rule(),
+            "method": _Text("online|window", "online or window"),
             "hours": _Texts(_Text(rf"({_TIME})-(?!\1){_TIME}", "two times of the day such as 22:00-05:00")),
             "timeout_seconds": _Number(10, 3600, "seconds"),
         },

@@ -16,7 +16,7 @@ from .._errors import KubetuneError
 from .._etcd.cluster import ClusterView, MemberView, hand_over_leadership, problems, survey
 from .._etcd.lock import ClusterLock
 from .._node.state import free_bytes
-from . import records
+from . import own_window, records
 from .config import Defragmentation
 from .context import Context
 from .journal import megabytes
@@ -55,19 +55,52 @@ def next_member(view: ClusterView, remaining: Sequence[int]) -> MemberView | Non
 
 def run(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     """True when members were defragmented."""
+    if ctx.config.defragmentation.method == "window":
+        return _own(ctx, sizes)
     due = plan(ctx, sizes)
     return bool(due) and ctx.change(STEP, lambda lock: _apply(ctx, lock, due))
 
 
-def plan(ctx: Context, sizes: Mapping[int, Size]) -> list[int]:
-    """Ids of the members that are due; empty where nothing is to be done, and the journal says why."""
+def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:
+    """Of this host's member alone, in a window; the window has its own lock and gate."""
+    own = ctx.client.status(ctx.config.endpoint).member_id
+    due = plan(ctx, {own: sizes[own]} if own in sizes else {}, of=f"-{own:x}")
+    if not due:
+        return False
+    view = whole(ctx)
+    member = view.by_id(own)
+    if member is None:
+        raise KubetuneError("this host's member left the cluster meanwhile")
+    _check_space(ctx, member)
+    started = time.monotonic()
+    facts = own_window.defragment(ctx, view)
+    ctx.journal.say(
+        STEP,
+        "done",
+        f"{member.member.name} went from {megabytes(facts['before_bytes'])} to {megabytes(facts['after_bytes'])}, in a window of "
+        f"{facts['window_seconds']:.0f} s",
+        member=member.member.name,
+        seconds=time.monotonic() - started,
+        leader=False,
+        **facts,
+    )
+    records.record_done(ctx.client, f"{STEP}-{own:x}", Done(ctx.clock(), ctx.host, ctx.run_id))
+    return True
+
+
+def plan(ctx: Context, sizes: Mapping[int, Size], of: str = "") -> list[int]:
+    """Ids of the members that are due; empty where nothing is to be done, and the journal says why.
+
+    Args:
+        of: what the record of the last time has behind its name; empty for that of all members.
+    """
     if not ctx.config.defragmentation.enabled:
         ctx.journal.say(STEP, "left_out", "switched off by the configuration", reason="off")
         return []
     if not is_allowed(ctx.config.defragmentation.hours, ctx.clock()):
         ctx.journal.say(STEP, "left_out", f"only done at {', '.join(ctx.config.defragmentation.hours)}", reason="hours")
         return []
-    if records.done_before(ctx, STEP):
+    if records.done_before(ctx, STEP, STEP + of):
         return []
     due = [member_id for member_id, size in sizes.items() if is_due(size, ctx.config.defragmentation)]
     if not due:

@@ -16,6 +16,7 @@ from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._etcd.lock import PREFIX
 from .._node.state import write_atomically
+from .._node_window import unit as window
 from .._report import Outcome, difference, entry
 from . import backup, elsewhere, metrics, records, retention
 from .config import DAY, Config
@@ -121,6 +122,7 @@ class Installation:
             self._outcome.changed = True
             if not self._check:
                 self._apply([each for each in files if each.path.name in stale], wanted, stale)
+        self._provide_window(program, interpreter)
         for job in all_jobs:
             if not job.calendar and self._take_away(job):
                 self._outcome.changed = True
@@ -212,6 +214,7 @@ class Installation:
         made = {self._path(CONFIG).parent: 0o755, self._path(config.state_directory): 0o700, self._path(config.drill.directory): 0o700}
         if config.backup.enabled:
             made[self._path(config.backup.directory)] = 0o700
+        if config.backup.enabled or config.defragmentation.method == "window":
             made[self._path(config.tools_directory)] = 0o755
         if config.metrics_directory:
             made[self._path(config.metrics_directory)] = 0o755
@@ -227,6 +230,17 @@ class Installation:
                 self._systemctl("stop", job.timer)
                 self._path(STAMPS + job.timer).unlink(missing_ok=True)
             self._systemctl("enable", "--quiet", "--now", job.timer)
+
+    def _provide_window(self, program: str, interpreter: str) -> None:
+        """The unit that a window of this host's member runs in; it stays when the maintenance goes, as after any other window."""
+        if self._config.defragmentation.enabled and self._config.defragmentation.method == "window" and not self._window.exists():
+            self._outcome.changed = True
+            if not self._check:
+                window.install(interpreter, program)
+
+    @property
+    def _window(self) -> Path:
+        return self._path(str(window.PATH))
 
     def _take_away(self, job: Job) -> bool:
         """True when there was something of this job."""

@@ -59,9 +59,13 @@ def is_due(done: Done | None, now: float, interval: float) -> bool:
     return done is None or now - done.at >= interval or done.at - now > CLOCK_TOLERANCE
 
 
-def done_before(ctx: Context, step: str) -> bool:
-    """Whether the step was done within the interval, by this node or another one; the journal says by whom."""
-    done, now, interval = last_done(ctx.client, step), ctx.clock(), ctx.config.interval_seconds
+def done_before(ctx: Context, step: str, record: str = "") -> bool:
+    """Whether the step was done within the interval, by this node or another one; the journal says by whom.
+
+    Args:
+        record: by another name than the step's.
+    """
+    done, now, interval = last_done(ctx.client, record or step), ctx.clock(), ctx.config.interval_seconds
     if done is None or is_due(done, now, interval):
         return False
     ctx.journal.say(

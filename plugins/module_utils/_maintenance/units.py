@@ -126,12 +126,18 @@ def _writable(job: Job, config: Config) -> list[str]:
         found.append(config.drill.directory)
     elif config.backup.enabled:
         found += [config.backup.directory, config.tools_directory]
+    elif _opens_windows(job, config):
+        found.append(config.tools_directory)
     return [*found, *([config.metrics_directory] if config.metrics_directory else [])]
 
 
 def _reaches_into_etcd(job: Job, config: Config) -> bool:
     """etcd's programs inside the running etcd's container (/proc/PID/root) take one capability."""
-    return config.tools == "auto" and (config.backup.enabled or job.command == "drill")
+    return config.tools == "auto" and (config.backup.enabled or job.command == "drill" or _opens_windows(job, config))
+
+
+def _opens_windows(job: Job, config: Config) -> bool:
+    return job.command == "run" and config.defragmentation.enabled and config.defragmentation.method == "window"
 
 
 def _network(job: Job, config: Config) -> str:

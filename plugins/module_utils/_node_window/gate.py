@@ -186,8 +186,8 @@ class Gate:
     def _take_snapshot(self) -> None:
         """Once per run, before etcd is restarted for the first time, from this host's own member."""
         key = f"{PREFIX}runs/{self._order.run_id}/snapshot"
-        if self._order.bootstraps or not (self._etcd and self._etcd.part.changes) or self._client.get(key):
-            return
+        if self._order.bootstraps or not (self._etcd and self._etcd.part.changes) or self._order.defragmentation or self._client.get(key):
+            return  # nothing is changed that a snapshot could bring back, and the maintenance takes backups of its own
         directory = self._state / "snapshots"
         make_state_directory(directory)
         view = cluster.survey(self._client)

@@ -35,6 +35,8 @@ def states(state: Path = STATE) -> list[dict[str, Any]]:
             for component, part in (("etcd", order["etcd"]), ("kube-apiserver", order["kube_apiserver"]))
             if part and part["old"] != part["new"]
         }
+        if not parts:
+            continue  # a restart alone
         found.append({"id": order["id"], "run_id": order["run_id"], "outcome": outcome, "parts": parts})
     return found
 

@@ -27,6 +27,7 @@ class Part:
         memory: what to remember once it is proved; None forgets.
         old_memory: what was remembered before; None for nothing.
         grace: seconds that the old pod has to leave (terminationGracePeriodSeconds; Kubernetes' default is 30).
+        restart: it goes out and comes in again, whatever its texts are.
     """
 
     old: str | None
@@ -37,10 +38,11 @@ class Part:
     memory: Mapping[str, Any] | None
     old_memory: Mapping[str, Any] | None = None
     grace: int = 30
+    restart: bool = False
 
     @property
     def changes(self) -> bool:
-        return self.old != self.new
+        return self.old != self.new or self.restart
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,21 @@ class Wal:
 
 
 @dataclass(frozen=True)
+class Offline:
+    """A defragmentation of etcd's database while etcd is out.
+
+    Attributes:
+        etcdutl: path of the program, of etcd's own version.
+        data: etcd's data directory.
+        timeout_seconds: then the database stays as it was.
+    """
+
+    etcdutl: str
+    data: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
 class Order:
     """
     Attributes:
@@ -80,6 +97,7 @@ class Order:
         allow_downtime: consent to the downtime of a cluster of one.
         watch_seconds: how long the new processes have to stay before the window counts as done.
         keep: how many finished windows the host keeps.
+        defragmentation: None where the database stays as it is.
     """
 
     id: str
@@ -96,6 +114,7 @@ class Order:
     allow_downtime: bool = False
     watch_seconds: float = 0
     keep: int = KEEP
+    defragmentation: Offline | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -107,4 +126,5 @@ class Order:
             part = known[name]
             known[name] = Part(**{**part, "argv": tuple(part["argv"]), "old_argv": tuple(part["old_argv"])}) if part else None
         known["wal"] = Wal(**known["wal"]) if known.get("wal") else None
+        known["defragmentation"] = Offline(**known["defragmentation"]) if known.get("defragmentation") else None
         return cls(**known)

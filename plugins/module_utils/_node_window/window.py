@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
+from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import ClusterLock, LockHeld
@@ -131,6 +132,7 @@ class Window:
             if self._etcd.part.old is not None and not self._journal.reached("etcd_in"):
                 self._etcd_out(self._etcd)
                 self._move_wal()
+                self._defragment()
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
@@ -166,6 +168,18 @@ class Window:
         self._journal.say("wal_move", "begin", source=str(relocation.source), target=str(relocation.target))
         moved = relocation.move(lambda text: self._journal.say("wal_move", "wait", text))
         self._journal.say("wal_move", "done", f"{moved}; from etcd's start on it there is no way back but to copy it again")
+
+    def _defragment(self) -> None:
+        """Clients of this member have moved on to another one; an etcd that is defragmented while it runs holds them up instead."""
+        offline = self._order.defragmentation
+        if offline is None or self._journal.reached("defragment", "done"):
+            return
+        database = Path(offline.data) / "member/snap/db"
+        before = database.stat().st_size
+        self._journal.say("defragment", "begin", f"{before >> 20} MiB")
+        output([offline.etcdutl, "defrag", f"--data-dir={offline.data}"], environment=ENVIRONMENT, timeout=offline.timeout_seconds)
+        after = database.stat().st_size
+        self._journal.say("defragment", "done", f"{before >> 20} to {after >> 20} MiB", before_bytes=before, after_bytes=after)
 
     @property
     def _relocation(self) -> wal.Relocation | None:

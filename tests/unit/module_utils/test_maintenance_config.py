@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = {
     "compaction": {"mode": "auto", "retention_seconds": 3600, "min_revisions": 100_000},
     "defragmentation": {
         "enabled": True,
+        "method": "online",
         "rule": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
         "hours": [],
         "timeout_seconds": 300,
@@ -89,6 +90,7 @@ def test_good_configuration_is_taken_as_it_is() -> None:
         ("compaction.retention_seconds", 299),
         ("compaction.min_revisions", 0),
         ("defragmentation.enabled", "yes"),
+        ("defragmentation.method", "offline"),
         ("defragmentation.rule", "dbSize"),
         ("defragmentation.rule", 0.45),
         ("defragmentation.hours", ["22:00-24:00"]),

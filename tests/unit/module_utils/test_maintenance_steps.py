@@ -130,6 +130,7 @@ def test_step_without_a_record_is_due() -> None:
 MB = 1_000_000
 RULES = Defragmentation(
     enabled=True,
+    method="online",
     rule="dbSizeFree >= 100*1000*1000 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
     hours=[],
     timeout_seconds=300,
@@ -154,7 +155,7 @@ def test_member_is_due(size: int, in_use: int, quota: int, due: bool) -> None:
 
 
 def test_member_without_a_free_page_is_never_due() -> None:
-    rules = Defragmentation(enabled=True, rule="dbSizeFree >= 0", hours=[], timeout_seconds=300)
+    rules = Defragmentation(enabled=True, method="online", rule="dbSizeFree >= 0", hours=[], timeout_seconds=300)
     assert not defragmentation.is_due(rule.Size(MB, MB, MB), rules)
     assert defragmentation.is_due(rule.Size(MB, MB - 1, MB), rules)
 

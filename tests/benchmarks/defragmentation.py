@@ -1,0 +1,227 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What clients feel of a defragmentation: the guide's literal script, and the maintenance's two methods, in turns.
+
+    python -m tests.benchmarks.defragmentation [MEGABYTES, 500 by default] [ROUNDS, 3 by default]
+
+The lab has to be up and tuned. Before each turn the database is filled, half of it deleted and compacted. Then a client writes to etcd and
+one to the API servers, each request to the next endpoint, as etcd's own client and a balancer spread them: neither notices that a server
+is slow, and both go on at once where one does not answer. Told are the longest time without an acknowledgement, attempts without one, and
+lost writes, per turn, and as a share of the guide's of the same round.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import yaml
+
+from tests.benchmarks.writer import Etcd, b64
+from tests.lab import nodes
+
+PREFIX = "/kubetune-benchmark/"
+FILL = "/kubetune-fill/"
+#: Seconds between two requests of a client, and how long it waits for an answer: both longer than any defragmentation here.
+PACE, PATIENCE = 0.02, 60.0
+PROGRAM = "python3 /usr/local/lib/kubetune/kubetune.pyz maintenance"
+CONFIG_MAP = "/api/v1/namespaces/kube-system/configmaps/kubetune-benchmark"
+
+
+class Client(threading.Thread):
+    """Sends one request after the other, each to the next endpoint; on a broken connection at once to the one behind it.
+
+    acknowledged: (monotonic seconds, number). errors: attempts without an acknowledgement.
+    """
+
+    def __init__(self, name: str, connect: Callable[[int], http.client.HTTPSConnection], count: int, request: Callable[[int], tuple]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._connect, self._count, self._request = connect, count, request
+        self._stop_asked = threading.Event()
+        self.acknowledged: list[tuple[float, int]] = []
+        self.errors = 0
+
+    def run(self) -> None:
+        connections: dict[int, http.client.HTTPSConnection] = {}
+        at = number = 0
+        while not self._stop_asked.is_set():
+            while not self._stop_asked.is_set():
+                at = (at + 1) % self._count
+                connection = connections.setdefault(at, self._connect(at))
+                try:
+                    connection.request(*self._request(number))
+                    response = connection.getresponse()
+                    response.read()
+                    if response.status == 200:
+                        break
+                except (OSError, http.client.HTTPException):
+                    pass
+                self.errors += 1
+                connection.close()
+                del connections[at]
+                time.sleep(0.005)
+            else:
+                break
+            self.acknowledged.append((time.monotonic(), number))
+            number += 1
+            time.sleep(PACE)
+        for connection in connections.values():
+            connection.close()
+
+    def finish(self) -> float:
+        """The longest time without an acknowledgement."""
+        self._stop_asked.set()
+        self.join()
+        times = [at for at, _number in self.acknowledged]
+        return max((b - a for a, b in zip(times, times[1:])), default=0.0)
+
+
+class Api:
+    """The lab's API servers, as the administrator."""
+
+    def __init__(self, lab: nodes.Lab) -> None:
+        config = yaml.safe_load(Path(lab.kubeconfig).read_text())
+        user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
+        self._context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        with tempfile.TemporaryDirectory() as directory:
+            files = []
+            for key in ("client-certificate-data", "client-key-data"):
+                path = Path(directory) / key
+                path.touch(0o600)
+                path.write_bytes(base64.b64decode(user[key]))
+                files.append(str(path))
+            self._context.load_cert_chain(*files)
+        self._hosts = [node.address for node in lab.nodes]
+
+    def connect(self, index: int) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self._hosts[index], 6443, timeout=PATIENCE, context=self._context)
+
+
+def etcd_client(lab: nodes.Lab) -> Client:
+    etcd = Etcd(lab)
+
+    def request(number: int) -> tuple:
+        body = json.dumps({"key": b64(f"{PREFIX}{number:08d}"), "value": b64(str(number))})
+        return "POST", "/v3/kv/put", body, {"Content-Type": "application/json"}
+
+    return Client("etcd client", lambda index: etcd.connect(index, PATIENCE), len(lab.nodes), request)
+
+
+def api_client(lab: nodes.Lab) -> Client:
+    lab.kubectl("-n", "kube-system", "create", "configmap", "kubetune-benchmark", check=False)
+
+    def request(number: int) -> tuple:
+        return "PATCH", CONFIG_MAP, json.dumps({"data": {"n": str(number)}}), {"Content-Type": "application/merge-patch+json"}
+
+    return Client("API client", Api(lab).connect, len(lab.nodes), request)
+
+
+def fragment(lab: nodes.Lab, megabytes: int) -> None:
+    """A database of so many megabytes, half of which is free."""
+    etcd = Etcd(lab)
+    value = base64.b64encode(os.urandom(375_000)).decode()
+    keys = [f"{FILL}{number:06d}" for number in range(megabytes * 2)]
+    for key in keys:
+        etcd.call(0, "/v3/kv/put", {"key": b64(key), "value": b64(value)})
+    etcd.call(0, "/v3/kv/deleterange", {"key": b64(FILL), "range_end": b64(keys[len(keys) // 2])})
+    revision = etcd.call(0, "/v3/kv/put", {"key": b64(f"{FILL}end"), "value": ""})["header"]["revision"]
+    etcd.call(0, "/v3/kv/compaction", {"revision": revision, "physical": True}, 120)
+    # The deletion is seen as free pages once the compaction of each member is done.
+    time.sleep(10)
+
+
+def sizes(lab: nodes.Lab) -> list[int]:
+    told = json.loads(lab.etcdctl("endpoint", "status", "--write-out=json").stdout)
+    return [each["Status"]["dbSize"] for each in told]
+
+
+def by_guide(lab: nodes.Lab) -> None:
+    """Step 4 of the guide's script, as it stands there."""
+    lab.etcdctl("defrag")
+
+
+def by_maintenance(lab: nodes.Lab) -> None:
+    for node in lab.nodes:
+        node.run("sh", "-c", f"{PROGRAM} defrag", timeout=600)
+
+
+def set_up(lab: nodes.Lab, method: str) -> None:
+    variables = {
+        "etcd_maintenance_defragmentation_method": method,
+        "etcd_maintenance_interval_seconds": 60,
+        "etcd_maintenance_defragmentation_rule": "dbSizeFree >= 50*1024*1024",
+    }
+    subprocess.run(
+        ["ansible-playbook", "-i", str(lab.inventory), "kubetune.control_plane.maintenance", "-e", json.dumps(variables)],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> dict[str, Any]:
+    fragment(lab, megabytes)
+    before = sizes(lab)
+    clients = {"etcd": etcd_client(lab), "api": api_client(lab)}
+    for client in clients.values():
+        client.start()
+    time.sleep(2)
+    began = time.monotonic()
+    act(lab)
+    seconds = time.monotonic() - began
+    time.sleep(3)
+    gaps = {name: client.finish() for name, client in clients.items()}
+    written = {number for _at, number in clients["etcd"].acknowledged}
+    told = lab.etcdctl("get", "--prefix", "--keys-only", PREFIX).stdout.split()
+    lost = len(written - {int(key.rpartition("/")[2]) for key in told})
+    last = json.loads(lab.kubectl("-n", "kube-system", "get", "configmap", "kubetune-benchmark", "--output=json").stdout)["data"]["n"]
+    lost += int(last) < max(number for _at, number in clients["api"].acknowledged)
+    lab.etcdctl("del", "--prefix", PREFIX)
+    return {
+        "gaps": gaps, "errors": {name: client.errors for name, client in clients.items()}, "lost": lost, "seconds": seconds,
+        "before": max(before), "after": max(sizes(lab)),
+    }  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    megabytes, rounds = (int(each) for each in (*arguments, *("500", "3")[len(arguments):]))
+    lab = nodes.load()
+    shares: dict[tuple[str, str], list[float]] = {}
+    failed = False
+    for number in range(rounds):
+        guide: dict[str, float] = {}
+        for name, method in (("the guide's script", ""), ("online", "online"), ("window", "window")):
+            if method:
+                set_up(lab, method)
+            found = turn(lab, megabytes, by_maintenance if method else by_guide)
+            guide = guide or found["gaps"]
+            failed = failed or bool(found["lost"])
+            gaps = ", ".join(
+                f"{client} client {gap:.2f} s ({gap / guide[client]:.2f} of the guide's; {found['errors'][client]} moved on)"
+                for client, gap in found["gaps"].items()
+            )
+            print(
+                f"{number + 1}: {name:<19} {found['before'] >> 20} to {found['after'] >> 20} MiB in {found['seconds']:.0f} s; longest stall: "
+                f"{gaps}; {found['lost']} lost",
+                flush=True,
+            )
+            for client, gap in found["gaps"].items():
+                shares.setdefault((name, client), []).append(gap / guide[client])
+    for (name, client), found in shares.items():
+        print(f"{name:<19} {client} client: median {statistics.median(found):.2f} of the guide's longest stall, {min(found):.2f} to {max(found):.2f}")
+    lab.etcdctl("del", "--prefix", FILL)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, kubetune contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The defragmentation of a member that is out: wherever its window is cut off, it is done, or the member runs as before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import history
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Offline, Order
+
+from tests.unit.module_utils.window_node import (  # fixtures too
+    API, ETCD, STOP, Node, cut_off, finish, hurry, make, node,
+)
+
+STEPS = [
+    "gate begin", "gate done", "api_out begin", "api_out done", "etcd_out begin", "etcd_out done", "defragment begin", "defragment done",
+    "etcd_in begin", "etcd_in done", "cluster done", "kube-apiserver_in begin", "kube-apiserver_in done",
+]
+
+
+def offline(node: Node, program: str = 'printf small > "${2#--data-dir=}/member/snap/db"') -> Order:
+    """Nothing changes but the database. The program stands for etcdutl, which needs the member to be out."""
+    database = node.path / "etcd/member/snap/db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    database.write_text("large" * 100)
+    etcdutl = node.path / "etcdutl"
+    etcdutl.write_text(f"#!/bin/sh\n[ ! -e {node.manifests}/etcd.yaml ] || exit 9\n{program}\n")
+    etcdutl.chmod(0o755)
+    etcd = dataclasses.replace(node.part(ETCD, new="old"), restart=True, memory={"schema": 1, "kept": True})
+    return node.order(etcd, node.part(API, new="old"), defragmentation=Offline(str(etcdutl), str(node.path / "etcd"), 10))
+
+
+def database(node: Node) -> str:
+    return (node.path / "etcd/member/snap/db").read_text()
+
+
+def test_the_order_survives_the_disk(node: Node) -> None:
+    order = offline(node)
+    assert Order.from_dict(json.loads(json.dumps(order.to_dict()))) == order
+    assert order.etcd and order.etcd.changes and order.kube_apiserver and not order.kube_apiserver.changes
+
+
+def test_etcd_and_its_api_server_are_out_meanwhile_and_no_snapshot_is_taken(node: Node) -> None:
+    before = node.processes()
+    result = node.run(offline(node))
+    assert result["outcome"] == "changed", result
+    assert node.steps() == STEPS and database(node) == "small"
+    node.assert_all("old")
+    assert not set(sum(before, [])) & set(sum(node.processes(), []))
+    done = Journal(node.state).reached("defragment", "done")
+    assert done and (done["before_bytes"], done["after_bytes"]) == (500, 5)
+
+
+def test_it_is_no_state_to_go_back_to(node: Node) -> None:
+    order = offline(node)
+    Journal(node.state).begin(order)
+    finish(node, order)
+    assert history.states(node.state) == []
+    assert json.loads((node.state / "applied/etcd.json").read_text())["kept"]
+
+
+def test_a_leader_gives_its_place_away_first(node: Node) -> None:
+    node.etcd.leader = node.name
+    assert node.run(offline(node))["outcome"] == "changed"
+    assert node.wrongs == [] and node.etcd.leader != node.name
+
+
+@pytest.mark.parametrize("program", ["echo 'no space left' >&2; exit 1", "exit 9"])
+def test_one_that_fails_leaves_the_member_as_it_was(node: Node, program: str) -> None:
+    result = node.run(offline(node, program))
+    assert result["outcome"] == "rolled_back" and "etcdutl defrag" in result["message"]
+    assert database(node) == "large" * 100
+    node.assert_all("old")
+    assert node.etcd.keys[STOP].value == "cp1"
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("cut", range(1, len(STEPS) + 1))
+def test_wherever_it_is_cut_off_it_comes_to_its_end(node: Node, cut: int, before: bool) -> None:
+    order = offline(node)
+    assert cut_off(node, order, cut, before)
+    result = finish(node, order)
+    assert result["outcome"] == "changed", result
+    assert database(node) == "small"
+    node.assert_all("old")
+
+
+def test_while_another_member_is_away_nothing_is_touched(node: Node) -> None:
+    node.etcd.down.add("peer1")
+    result = node.run(offline(node))
+    assert result["outcome"] == "refused" and database(node) == "large" * 100
+    node.assert_all("old")
