@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import tests.conftest  # noqa: F401  the collection becomes importable
 from ansible_collections.kubetune.control_plane.plugins.plugin_utils import _zipapp
 
 from tests.integration.assets import binary

@@ -700,3 +700,24 @@ def test_help_is_for_people(shared_node: Callable[[], Node]) -> None:
     for word in ("run", "health", "status", "compact", "defrag", "backup", "verify", "prune", "drill", "exit status", "examples"):
         assert word in told
     assert max(map(len, told.splitlines())) <= 130
+
+
+# --- by hand --------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_becomes_a_data_directory_by_hand(shared_node: Callable[[], Node], tmp_path: Path) -> None:
+    node = shared_node()
+    assert node.run("backup").status == 0
+    (snapshot,) = node.snapshots()
+    into = tmp_path / "new/data"
+    options = ["--into", str(into), "--name", "cp1", "--peer-url", "https://127.0.0.1:1", "--token", "another"]
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(snapshot.read_bytes()[:-600])
+    run = node.run("restore", str(damaged), *options)
+    assert run.status == 14 and run.of("restore", "failed") and not into.exists()
+    run = node.run("restore", str(snapshot), *options)
+    assert run.status == 0, run.text
+    assert (into / "member/snap/db").exists() and list((into / "member/wal").glob("*.wal"))
+    again = node.run("restore", str(snapshot), *options)
+    assert again.status == 14 and "is there already, and not empty" in again.text
+    assert node.run("restore", str(tmp_path / "none.db"), *options).status == 14

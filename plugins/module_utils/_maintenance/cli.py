@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Sequence
 
 from .._errors import KubetuneError
-from . import program, status
+from . import program, restoration, status
 from .config import load
 from .context import Context, client_of
 from .journal import EXIT_STATUS, USAGE, Journal
@@ -43,6 +43,11 @@ _COMMANDS = {
     "drill": (
         "restore the newest backup, on loopback, and throw it away",
         "Counts and compares what was restored, and times it. The running etcd is not touched.",
+    ),
+    "restore": (
+        "a member's data out of a snapshot, by hand",
+        "Checks the file as verify does, and makes a data directory of it, which must not be there. The running etcd is not touched. To bring "
+        "a cluster back use the playbook restore, which stops what has to be stopped on every host, and starts it in order.",
     ),
     "validate": ("check the configuration only", "Names every problem."),
 }
@@ -74,6 +79,10 @@ def main(argv: Sequence[str]) -> int:
         return status.show(ctx)
     if options.command == "health":
         return status.check_health(ctx)
+    if options.command == "restore":
+        initial = options.initial_cluster or f"{options.name}={options.peer_url}"
+        identity = restoration.Identity(options.name, options.peer_url.split(","), initial, options.token)
+        return restoration.by_hand(ctx, options.file.absolute(), options.into.absolute(), identity, options.bump_revision)
     if options.command == "verify":
         return status.verify(ctx, [path.absolute() for path in options.files], options.all)
     return program.run(ctx, options.command)
@@ -94,6 +103,7 @@ examples:
   kubetune.pyz maintenance run --dry-run            what the next run would do
   kubetune.pyz maintenance status                   members, who did what, the newest backup
   kubetune.pyz maintenance verify --all             every backup in the directory
+  kubetune.pyz maintenance restore FILE --into /srv/look --name cp1 --peer-url https://10.0.0.11:2380 --token look-1
   kubetune.pyz maintenance backup --json            one JSON object per line, for programs
 
 Each line is for people before the bar and for programs behind it: step=, outcome= (ok, done, nothing, left_out, planned,
@@ -112,6 +122,17 @@ waiting, warning, locked, unhealthy, failed) and facts with their unit. COMMAND 
                 "--keep-revisions", metavar="N", type=_count, default=None,
                 help="how many of the newest revisions stay (default: compaction.min_revisions); with 0 what was deleted is gone at "
                 "once, and watches and continued lists on older revisions start anew",
+            )  # fmt: skip
+        if name == "restore":
+            command.add_argument("file", metavar="FILE", type=Path, help="the snapshot")
+            command.add_argument("--into", metavar="DIRECTORY", type=Path, required=True, help="the new data directory")
+            command.add_argument("--name", required=True, help="of the member")
+            command.add_argument("--peer-url", metavar="URL", required=True, help="of the member, such as https://10.0.0.11:2380")
+            command.add_argument("--initial-cluster", metavar="NAME=URL,...", help="all members of the new cluster (default: this one alone)")
+            command.add_argument("--token", required=True, help="of the new cluster: one that no cluster of yours has had")
+            command.add_argument(
+                "--bump-revision", metavar="N", type=_count, default=restoration.BUMP,
+                help="by how much the revision goes up, so that watches begin anew (default: %(default)s)",
             )  # fmt: skip
         if name == "verify":
             command.add_argument("files", metavar="FILE", nargs="*", type=Path, help="snapshots; none for the newest of this host")

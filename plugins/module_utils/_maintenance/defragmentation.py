@@ -61,10 +61,15 @@ def run(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     return bool(due) and ctx.change(STEP, lambda lock: _apply(ctx, lock, due))
 
 
+def record_of(ctx: Context) -> str:
+    """What the record of the last time has behind its name: each host keeps its own where it does its own member."""
+    return f"-{ctx.client.status(ctx.config.endpoint).member_id:x}" if ctx.config.defragmentation.method == "window" else ""
+
+
 def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     """Of this host's member alone, in a window; the window has its own lock and gate."""
-    own = ctx.client.status(ctx.config.endpoint).member_id
-    due = plan(ctx, {own: sizes[own]} if own in sizes else {}, of=f"-{own:x}")
+    own, record = ctx.client.status(ctx.config.endpoint).member_id, record_of(ctx)
+    due = plan(ctx, {own: sizes[own]} if own in sizes else {}, record)
     if not due:
         return False
     view = whole(ctx)
@@ -84,7 +89,7 @@ def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:
         leader=False,
         **facts,
     )
-    records.record_done(ctx.client, f"{STEP}-{own:x}", Done(ctx.clock(), ctx.host, ctx.run_id))
+    records.record_done(ctx.client, STEP + record, Done(ctx.clock(), ctx.host, ctx.run_id))
     return True
 
 

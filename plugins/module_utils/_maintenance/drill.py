@@ -18,13 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._etcd import scratch
 from .._etcd.client import EtcdError, Tls
 from .._node.processes import alive, find
 from .._node.state import free_bytes
-from . import encryption, tools, verification
+from . import encryption, restoration, tools, verification
 from .backup import own_member
 from .context import Context
 from .journal import megabytes
@@ -34,10 +33,6 @@ from .verification import Sidecar
 STEP = "drill"
 
 _NAME = "kubetune-drill"
-#: The restored WAL has a segment of 64 MB, and etcd allocates the next one at its start (server/storage/wal, SegmentSizeBytes).
-_WAL_BYTES = 2 * 64_000_000
-#: Seconds for etcdutl to copy the database and write its WAL.
-_RESTORE_TIMEOUT = 1800
 _POLL = 0.2
 
 
@@ -90,7 +85,7 @@ def _scratch(ctx: Context, sidecar: Sidecar) -> Iterator[Path]:
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = parent / "scratch"
     _throw_away(directory)
-    needed, free = sidecar.snapshot.bytes + _WAL_BYTES + ctx.config.backup.min_free_bytes, free_bytes(parent)
+    needed, free = sidecar.snapshot.bytes + restoration.WAL_BYTES + ctx.config.backup.min_free_bytes, free_bytes(parent)
     if free < needed:
         raise KubetuneError(
             f"{parent} has {megabytes(free)} free, and the drill needs {megabytes(needed)}: give it space, or set drill.directory"
@@ -115,15 +110,12 @@ def _throw_away(directory: Path) -> None:
 def _restore(ctx: Context, path: Path, sidecar: Sidecar, directory: Path) -> dict[str, Any]:
     etcdutl, etcd = tools.needed(ctx, "etcdutl"), tools.needed(ctx, "etcd")
     data = directory / "data"
-    peer = "https://127.0.0.1:1"  # of a cluster of one, which never calls it
-    identity = [f"--name={_NAME}", f"--initial-cluster={_NAME}={peer}", f"--initial-advertise-peer-urls={peer}"]
-    token = f"--initial-cluster-token={_NAME}"
+    identity = restoration.alone(_NAME)
     started = time.monotonic()
-    command = [etcdutl, "snapshot", "restore", str(path), f"--data-dir={data}", *identity, token]
-    output(command, environment=ENVIRONMENT, timeout=_RESTORE_TIMEOUT)
+    restoration.restore(etcdutl, path, data, identity)
     restored = time.monotonic()
     tls = Tls(ctx.config.ca_file, ctx.config.cert_file, ctx.config.key_file)
-    command = [etcd, *identity, token, f"--data-dir={data}"]
+    command = [etcd, *identity.flags, f"--data-dir={data}"]
     with scratch.serving(command, _certificates(ctx), tls, ctx.config.drill.start_timeout_seconds) as client:
         serving = time.monotonic()
         found = {"keys": client.count(), "revision": client.revision()}

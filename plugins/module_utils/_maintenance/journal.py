@@ -22,12 +22,12 @@ EXIT_STATUS = {
     11: "the cluster is not whole; compaction and defragmentation were left out",
     12: "compaction, defragmentation, the way out of NOSPACE or the removal of old backups failed",
     15: "there is a new backup, and its copy elsewhere failed",
-    14: "a backup is refused by verify, or the restore drill failed",
+    14: "a backup is refused by verify or restore, or the restore drill failed",
     13: "there is no new backup",
 }
 USAGE, LOCKED, UNHEALTHY, STEP_FAILED, NO_BACKUP, BAD_BACKUP, NO_COPY = 2, 10, 11, 12, 13, 14, 15
 #: What a failure of these steps means; of all others it is STEP_FAILED.
-_FAILURES = {"backup": NO_BACKUP, "verify": BAD_BACKUP, "drill": BAD_BACKUP, "copy": NO_COPY}
+_FAILURES = {"backup": NO_BACKUP, "verify": BAD_BACKUP, "restore": BAD_BACKUP, "drill": BAD_BACKUP, "copy": NO_COPY}
 
 #: Outcome -> (syslog priority, exit status).
 _OUTCOMES = {
@@ -68,7 +68,7 @@ class Journal:
     def say(self, step: str, outcome: str, sentence: str, **facts: Any) -> None:
         """
         Args:
-            step: health, size, nospace, compaction, defragmentation, backup, prune, copy, verify, drill or run.
+            step: health, size, nospace, compaction, defragmentation, backup, prune, copy, verify, restore, drill or run.
             outcome: a key of the table above; it decides on priority and exit status.
             sentence: for people.
             facts: for programs, with the unit in the name (``seconds=2.7``).

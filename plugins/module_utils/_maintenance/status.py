@@ -79,7 +79,7 @@ def _named(path: Path) -> retention.Snapshot:
 
 def _shared(ctx: Context) -> None:
     for step in (compaction.STEP, defragmentation.STEP):
-        done = records.last_done(ctx.client, step)
+        done = records.last_done(ctx.client, step + (defragmentation.record_of(ctx) if step == defragmentation.STEP else ""))
         if done is None:
             ctx.journal.say(step, "ok", "never done by this program")
             continue

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Mapping
 
-from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
+from .._maintenance.restoration import Identity, restore
 from .._node.access import EtcdAccess
 from .._node.state import free_bytes, sync_directory
 from .._node_window.wal import NEXT_SEGMENTS, segments
@@ -23,8 +23,6 @@ from .store import Order
 
 ASIDE = ".kubetune-aside-"
 _NEW = ".kubetune-restored"
-#: Seconds for etcdutl to copy the database and to write its WAL.
-_TIMEOUT = 1800
 
 
 @dataclass(frozen=True)
@@ -103,15 +101,8 @@ class Data:
         for part in (self._new, self._new_wal):
             if part and part.exists():
                 shutil.rmtree(part)  # of a try that was cut off
-        command = [
-            etcdutl, "snapshot", "restore", str(snapshot), f"--data-dir={self._new}", f"--name={self.member.name}",
-            f"--initial-cluster={order.initial_cluster}", f"--initial-cluster-token={order.token}",
-            f"--initial-advertise-peer-urls={','.join(self.member.peer_urls)}",
-            # Watches and caches that know a later revision than the snapshot's would believe themselves up to date.
-            f"--bump-revision={order.bump_revision}", "--mark-compacted",
-        ]  # fmt: skip
-        command += [f"--wal-dir={self._new_wal}"] if self._new_wal else []
-        output(command, environment=ENVIRONMENT, timeout=_TIMEOUT)
+        identity = Identity(self.member.name, self.member.peer_urls, order.initial_cluster, order.token)
+        restore(etcdutl, snapshot, self._new, identity, self._new_wal, order.bump_revision)
         self._same_owner()
         self.set_aside()
         if self._new_wal:

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Mapping, Sequence
 
 from .._errors import Refusal
+from .._maintenance.restoration import BUMP
 from .store import Order
 
 CASES = ("plan", "member", "survivor", "backup", "cancel")
-#: etcd's own advice for Kubernetes: about a week at 1500 writes a second (etcd's documentation, operations guide, recovery, 3.6).
-BUMP = 1_000_000_000
 
 
 @dataclass(frozen=True)

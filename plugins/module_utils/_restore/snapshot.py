@@ -16,7 +16,7 @@ from typing import Any, Iterator
 from .._errors import KubetuneError
 from .._etcd import scratch
 from .._etcd.client import Tls
-from .._maintenance import encryption, retention, tools, verification
+from .._maintenance import encryption, restoration, retention, verification
 from .._maintenance.config import Config, load
 from .._maintenance.context import Context
 from .._maintenance.journal import Journal
@@ -122,11 +122,7 @@ def from_survivor(member: Member, target: Path, programs_in: Path) -> dict[str, 
         (work / "member/wal").mkdir()
         for each in segments(source.wal):
             shutil.copy2(each, work / "member/wal" / each.name)
-        peer = "https://127.0.0.1:1"  # of a cluster of one, which never calls it
-        command = [
-            str(programs_in / "etcd"), f"--data-dir={work}", "--force-new-cluster", f"--name={_NAME}",
-            f"--initial-advertise-peer-urls={peer}", f"--initial-cluster={_NAME}={peer}",
-        ]  # fmt: skip
+        command = [str(programs_in / "etcd"), f"--data-dir={work}", "--force-new-cluster", *restoration.alone(_NAME).flags]
         tls = Tls(member.access.ca_file, member.access.cert_file, member.access.key_file)
         part = target.with_name(target.name + ".part")
         with scratch.serving(command, member.certificates, tls, _START) as client:
