@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults test-upgrade test-vm test-versions benchmark benchmark-rolling benchmark-wal clean
+.PHONY: help bootstrap lab demo test test-faults test-maintenance test-upgrade test-vm test-versions benchmark benchmark-rolling benchmark-defragmentation benchmark-backup benchmark-wal clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ test: bootstrap ## the tests: lint, unit, real processes, the molecule scenario,
 test-faults: bootstrap ## every fault on the real lab (long)
 	@tests/run.sh faults
 
+test-maintenance: bootstrap ## the lab's etcd defragmented, destroyed and restored (long)
+	@tests/run.sh maintenance
+
 test-upgrade: bootstrap ## a tuned cluster from one Kubernetes minor to the next with kubeadm (builds a second release)
 	@tests/upgrade/run.sh
 
@@ -40,6 +43,14 @@ benchmark: lab ## what a client notices of site.yml: longest gap, lost writes, e
 
 benchmark-rolling: lab ## 20 rolling changes under 50 writes a second: gaps, losses, windows, how each process ended
 	@python -m tests.benchmarks.rolling
+
+benchmark-defragmentation: lab ## what clients feel of a defragmentation: the guide's script and both methods of the maintenance, in turns
+	@ansible-playbook -i .work/lab/inventory.yml kubetune.control_plane.site
+	@python -m tests.benchmarks.defragmentation
+
+benchmark-backup: bootstrap ## a backup of the maintenance beside etcdctl's, in turns
+	@python -m tests.lab assets
+	@python -m tests.benchmarks.backup
 
 benchmark-wal: ## the WAL's fsync on a shared disk and on its own, in a virtual machine
 	@tests/lab/bootstrap.sh vm

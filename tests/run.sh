@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # All tests that `make test` promises, on a lab of their own which is gone afterwards, whatever happens.
 #
-#   tests/run.sh        lint, unit, real processes, the molecule scenario, the short faults
-#   tests/run.sh faults the molecule scenario's lab, and every fault (about an hour); with --write-table docs/faults.md is written
+#   tests/run.sh              lint, unit, real processes, the molecule scenario, the short faults
+#   tests/run.sh faults       the molecule scenario's lab, and every fault (over an hour); with --write-table docs/faults.md is written
+#   tests/run.sh maintenance  the lab's etcd defragmented, destroyed and restored
 #
 # Called by make, which provides the Python environment on PATH.
 set -euo pipefail
@@ -29,6 +30,15 @@ if [ "${1:-all}" = all ]; then
 	python -m tests.lab assets
 	part "tests with real processes"
 	python -m pytest tests/integration -q
+fi
+
+if [ "${1:-all}" = maintenance ]; then
+	part "the lab, tuned"
+	python -m tests.lab up
+	ansible-playbook -i .work/lab-$KUBETUNE_LAB_NAME/inventory.yml kubetune.control_plane.site -e node_window_watch_seconds=0
+	part "maintenance and restores"
+	python -m pytest tests/maintenance -v
+	exit
 fi
 
 part "molecule: check, converge, idempotence, verify on three real nodes"
