@@ -5,24 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
-import pytest
-
 from tests.faults.conftest import lab, playbook, whole_cluster  # noqa: F401  fixtures
+from tests.seen import seen, summary  # noqa: F401  fixture
 
-_SEEN = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture
-def seen(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Takes a line for the summary."""
-    return request.config.stash.setdefault(_SEEN, []).append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(_SEEN, [])
-    if lines:
-        terminalreporter.section("what kubeadm keeps")
-        for line in lines:
-            terminalreporter.write_line(line)
+pytest_terminal_summary = summary("what kubeadm keeps")
