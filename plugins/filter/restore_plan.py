@@ -35,7 +35,7 @@ options:
     type: dict
     required: true
   case:
-    description: V(plan), V(member), V(survivor), V(backup) or V(cancel).
+    description: V(plan), V(member), V(survivor), V(backup), V(cancel) or V(abandon).
     type: str
     required: true
   host:
@@ -47,7 +47,12 @@ options:
     type: str
     default: ""
   without:
-    description: Names of members whose hosts are gone for good.
+    description: Inventory names of hosts that are gone for good, or names of their members; a text has commas between them.
+    type: list
+    elements: str
+    default: []
+  everybody:
+    description: Inventory names of all hosts that a member belongs on.
     type: list
     elements: str
     default: []
@@ -76,8 +81,9 @@ def restore_plan(
     case: str,
     host: str = "",
     backup: str = "",
-    without: Sequence[str] = (),
+    without: Sequence[str] | str = (),
     bump_revision: int = plan.BUMP,
+    everybody: Sequence[str] = (),
 ) -> dict[str, Any]:
     found = {
         name: {
@@ -87,7 +93,10 @@ def restore_plan(
         }
         for name in hosts
     }
-    wanted = plan.Wanted(str(case), str(host), str(backup), tuple(map(str, without)), int(bump_revision))
+    gone = without.split(",") if isinstance(without, str) else without
+    wanted = plan.Wanted(
+        str(case), str(host), str(backup), tuple(str(name).strip() for name in gone), int(bump_revision), tuple(map(str, everybody))
+    )
     new_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     try:
         # Plain data: ansible-core tags the strings of variables.

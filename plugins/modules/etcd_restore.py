@@ -31,8 +31,8 @@ options:
         member's data of it, V(set_aside) leaves it none.
       - V(open_etcd), V(open_api_server) and V(open_others) put manifests in again, V(wait_whole) waits for the cluster.
       - V(after) drops locks of runs that ended long before, and lists what came back.
-      - V(replace_member) and V(promote) exchange the lost member, from another host.
-      - V(finish) ends the restore, V(cancel) takes it back.
+      - V(exchange) notes that V(replace_member) is next. That and V(promote) exchange the lost member, from another host.
+      - V(finish) ends the restore, V(cancel) takes it back, V(abandon) ends it where it is.
     type: str
     required: true
     choices:
@@ -48,10 +48,12 @@ options:
       - open_api_server
       - open_others
       - after
+      - exchange
       - replace_member
       - promote
       - finish
       - cancel
+      - abandon
   order:
     description: What the plan decided, as the package C(_restore) defines it.
     type: dict
@@ -103,6 +105,7 @@ found:
   sample: {"data": {"there": true, "database_bytes": 25000000}, "etcd": null, "failure": "no answer", "backups": []}
 """
 
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -127,7 +130,7 @@ def _change(given: dict) -> tuple:
     operation = given["operation"]
     if operation == "begin":
         before = store.read()
-        return store.begin(order) != before, {}
+        return store.begin(order, os.path.realpath(member.wal)) != before, {}
     if operation == "shut":
         taken = host.shut(given["components"])
         return bool(taken), taken
@@ -137,6 +140,8 @@ def _change(given: dict) -> tuple:
         return host.replace_data(member, given["snapshot"], given["tools"]), {}
     if operation == "set_aside":
         return host.set_aside(member), {}
+    if operation == "exchange":
+        return True, host.exchange()
     if operation == "open_etcd":
         return host.open_etcd(given["manifest"]), {}
     if operation == "wait_whole":
@@ -154,7 +159,9 @@ def _change(given: dict) -> tuple:
         return True, host.promote(member.access.client(), order)
     if operation == "finish":
         return True, host.finish(member, given["member"]["keys"])
-    return True, host.cancel(member, given["components"])
+    if operation == "cancel":
+        return True, host.cancel(member, given["components"])
+    return True, host.abandon(given["components"])
 
 
 def main() -> None:
@@ -165,7 +172,7 @@ def main() -> None:
                 "required": True,
                 "choices": [
                     *READING, "begin", "shut", "provide", "replace_data", "set_aside", "open_etcd", "wait_whole", "open_api_server",
-                    "open_others", "after", "replace_member", "promote", "finish", "cancel",
+                    "open_others", "after", "exchange", "replace_member", "promote", "finish", "cancel", "abandon",
                 ],
             },
             "order": {"type": "dict"},
@@ -178,11 +185,13 @@ def main() -> None:
             "config_file": {"type": "path", "default": "/etc/kubetune/etcd-maintenance.json"},
             "timeout": {"type": "int", "default": 600},
         },
-        required_if=[("operation", "begin", ["order"]), ("operation", "look", ["member"])],
+        required_if=[("operation", "begin", ["order", "member"]), ("operation", "look", ["member"])],
         supports_check_mode=True,
     )
     given = module.params
     try:
+        if not 30 <= given["timeout"] <= 86_400:
+            raise KubetuneError(f"timeout: {given['timeout']} is not allowed, 30 to 86400 seconds are; correct etcd_restore_timeout_seconds")
         if given["operation"] == "read":
             changed, found = False, read(Store())
         elif given["operation"] == "look":

@@ -54,6 +54,9 @@ def member(facts: Mapping[str, Any]) -> dict[str, Any]:
     if texts[KUBE_APISERVER]:
         server = _manifest(texts[KUBE_APISERVER], KUBE_APISERVER)
         found["api_server"] = _static_pods.where(server)
+        unknown = [f"--{name}" for name in ("advertise-address", "client-ca-file") if name not in found["api_server"]]
+        if unknown:
+            raise KubetuneError(f"the manifest of kube-apiserver has no {' and no '.join(unknown)}: its health could not be asked for")
         found["etcd_prefix"] = server.flags().get("etcd-prefix", ["/registry"])[-1].rstrip("/")
         found["keys"] = {name: values for name, values in _static_pods.on_host(server).items() if name in _KEYS}
     return found

@@ -10,7 +10,6 @@ unit: it takes the cluster lock, asks the gate, moves leadership away, and goes 
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from pathlib import Path
@@ -26,7 +25,7 @@ from .._node_window import unit
 from .._node_window.journal import Journal, follow
 from .._node_window.order import Offline, Order, Part
 from .._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
-from .._static_pod.manifest import GRACE, flags_of
+from .._static_pod.manifest import flags_of, grace_in
 from . import tools
 from .context import Context
 
@@ -69,6 +68,10 @@ def make_order(ctx: Context, view: ClusterView) -> Order:
     if not etcdutl.exists():
         raise KubetuneError(f"there is no {etcdutl}, which defragments while etcd is out")
     config = ctx.config
+    if len(view.voters) < 3:
+        raise KubetuneError(
+            f"a cluster of {len(view.voters)} voters cannot miss one: set etcd_maintenance_defragmentation_method to online for it"
+        )
     others = [each.endpoint for each in view.members if each.endpoint and each.member.member_id != own]
     api = _part(ctx, KUBE_APISERVER, {})
     return Order(
@@ -97,7 +100,6 @@ def _part(ctx: Context, component: str, own_flags: Mapping[str, str], restart: b
     argv = running[0].argv
     flags = flags_of(argv[1:])
     memory = read_memory(component)
-    grace = re.search(r"^ +terminationGracePeriodSeconds: *(\d+)", text, re.MULTILINE)
     return Part(
         old=text,
         new=text,
@@ -106,7 +108,7 @@ def _part(ctx: Context, component: str, own_flags: Mapping[str, str], restart: b
         own_flags={name: flags[name][-1] for name in COMPONENTS[component].own_flags if name in flags},
         memory=memory,
         old_memory=memory,
-        grace=int(grace.group(1)) if grace else GRACE,
+        grace=grace_in(text),
         restart=restart,
     )
 

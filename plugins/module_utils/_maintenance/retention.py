@@ -53,7 +53,7 @@ class Snapshot:
 
     @property
     def encryption(self) -> str:
-        return {suffix: name for name, suffix in SUFFIXES.items()}[self.path.suffix if self.path.suffix != ".db" else ""]
+        return {suffix: name for name, suffix in SUFFIXES.items()}.get(self.path.suffix, "none")
 
     def files(self) -> list[Path]:
         """All files of this backup, its snapshot first."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._errors import KubetuneError
 from .._node.host_lock import host_lock
-from .._node.state import STATE
+from .._node.state import STATE, refuse_while_restoring
 from .journal import Journal, follow
 from .window import Window
 
@@ -44,6 +44,7 @@ def _run(journal: Journal, state: Path) -> dict[str, Any] | None:
     order = journal.order()
     if order is None:
         return None
+    refuse_while_restoring(state)
     # A process before this one may have been cut off between the result and the clearing up.
     _events, result = follow(order.id, 0, state)
     if result is None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._node.state import STATE, read_record
-
-#: Outcomes after which the node was another one than before.
-_CHANGED = ("changed", "degraded", "broken")
+from .journal import CHANGED
 
 
 def states(state: Path = STATE) -> list[dict[str, Any]]:
@@ -28,7 +26,7 @@ def states(state: Path = STATE) -> list[dict[str, Any]]:
     for folder in sorted((state / "history").glob("*")):
         order = read_record(folder / "order.json", "move its directory away: the other states stay")
         outcome = _outcome(folder / "result.json")
-        if order is None or outcome not in _CHANGED:
+        if order is None or outcome not in CHANGED:
             continue
         parts = {
             component: {"text": part["old"], "memory": part.get("old_memory")}

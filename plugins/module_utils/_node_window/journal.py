@@ -18,6 +18,8 @@ from .order import Order
 
 #: Folder beside a window's result with the manifests from before it, as files that a person can copy.
 BEFORE = "before"
+#: Outcomes after which the node was another one than before.
+CHANGED = ("changed", "degraded", "broken")
 
 
 class Journal:
@@ -96,9 +98,22 @@ class Journal:
         (self._window / "pending.json").unlink()
         self._events.unlink(missing_ok=True)
         sync_directory(self._window)
-        # By name, which begins with the controller's time: this host's clock may have been set back since.
-        for old in sorted((self._state / "history").iterdir())[:-order.keep]:
+        # By name, which begins with the controller's time: this host's clock may have been set back since. Windows that left no other
+        # manifests are counted for themselves: they push no state away to which somebody may want to go back.
+        own = is_state(target)
+        for old in [each for each in sorted((self._state / "history").iterdir()) if is_state(each) == own][:-order.keep]:
             shutil.rmtree(old)
+
+
+def is_state(folder: Path) -> bool:
+    """Whether a finished window changed a manifest, so that what was before it is a state to go back to."""
+    try:
+        order = json.loads((folder / "order.json").read_text())
+        outcome = json.loads((folder / "result.json").read_text())["outcome"]
+        parts = [order[name] for name in ("etcd", "kube_apiserver") if order[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # what cannot be read is kept as long as a state
+    return outcome in CHANGED and any(part["old"] != part["new"] for part in parts)
 
 
 def follow(window_id: str, seen: int, state: Path = STATE) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

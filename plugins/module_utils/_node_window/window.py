@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -178,6 +179,9 @@ class Window:
         before = database.stat().st_size
         self._journal.say("defragment", "begin", f"{before >> 20} MiB")
         output([offline.etcdutl, "defrag", f"--data-dir={offline.data}"], environment=ENVIRONMENT, timeout=offline.timeout_seconds)
+        # The new file is root's: an etcd of another user has to be able to open it.
+        owner = database.parent.stat()
+        os.chown(database, owner.st_uid, owner.st_gid)
         after = database.stat().st_size
         self._journal.say("defragment", "done", f"{before >> 20} to {after >> 20} MiB", before_bytes=before, after_bytes=after)
 

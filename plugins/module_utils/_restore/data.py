@@ -8,6 +8,7 @@ Old data is never deleted: it is renamed, on its own file system, to a name with
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass, fields
@@ -22,6 +23,8 @@ from .._node_window.wal import NEXT_SEGMENTS, segments
 from .store import Order
 
 ASIDE = ".kubetune-aside-"
+#: What was made of a snapshot, and given up before etcd ran on it.
+DROPPED = ".kubetune-dropped-"
 _NEW = ".kubetune-restored"
 
 
@@ -58,14 +61,15 @@ class Data:
     Args:
         member: whose.
         restore_id: it is part of the names of what is set aside.
+        wal: where the WAL was when the restore was begun; empty for where it is now.
     """
 
-    def __init__(self, member: Member, restore_id: str) -> None:
+    def __init__(self, member: Member, restore_id: str, wal: str = "") -> None:
         self.member = member
         self.root = Path(member.data)
         self.current = self.root / "member"
-        self.wal = Path(os.path.realpath(member.wal))
-        self._suffix = f"{ASIDE}{restore_id}"
+        self.wal = Path(wal or os.path.realpath(member.wal))
+        self._suffix, self._dropped = f"{ASIDE}{restore_id}", f"{DROPPED}{restore_id}"
         self._new = self.root / _NEW
         self._new_wal = self.wal.with_name(f".{self.wal.name}{_NEW}") if self._own_wal else None
 
@@ -85,6 +89,21 @@ class Data:
             "wal_bytes": sum(each.stat().st_size for each in log),
             "free_bytes": free_bytes(_existing(self.root)),
         }
+
+    def state(self) -> str:
+        """Another text once etcd has run on the data: it writes its log first."""
+        return ",".join(f"{each.name}:{each.stat().st_size}:{each.stat().st_mtime_ns}" for each in segments(self.wal))
+
+    def in_use(self) -> bool:
+        """Whether a process has the database open: etcd holds its lock for as long as it runs (bbolt, db.go, flock)."""
+        try:
+            with open(self.current / "snap/db", "rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def asides(self) -> list[str]:
         """What this restore has set aside."""
@@ -130,14 +149,17 @@ class Data:
             sync_directory(path.parent)
 
     def take_back(self) -> None:
-        """Undo all of it; etcd must not have been started on the new data."""
+        """Undo all of it; etcd must not have been started on the new data, which is set aside in its turn."""
         for part in (self._new, self._new_wal):
             if part and part.exists():
                 shutil.rmtree(part)
         for path in (self.wal, self.current) if self._own_wal else (self.current,):
             aside = self._aside(path)
             if aside.exists():
-                _remove(path)
+                dropped = path.with_name(path.name + self._dropped)
+                _remove(dropped)
+                if path.exists() or path.is_symlink():
+                    os.rename(path, dropped)
                 os.rename(aside, path)
                 sync_directory(path.parent)
 

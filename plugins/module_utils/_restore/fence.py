@@ -15,6 +15,7 @@ from .._node.state import make_state_directory, sync_directory, write_atomically
 from .._node_window import patience
 from .._node_window.pod import POLL, until
 from .._static_pod.catalogue import ETCD, KUBE_APISERVER
+from .._static_pod.manifest import grace_in
 
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 #: In the order in which they leave: nobody writes any more when etcd goes.
@@ -61,6 +62,7 @@ class Fence:
         """
         make_state_directory(self._kept)
         taken = []
+        graces = {component: grace_in(self.manifest(component)[0]) for component in components}
         for component in components:
             path = self._path(component)
             if not path.exists():
@@ -72,7 +74,7 @@ class Fence:
             taken.append(component)
         for component in components:
             try:
-                until(lambda name=component: self._stays_away(name), patience.EXIT + 30, f"{component} has not ended", say)
+                until(lambda name=component: self._stays_away(name), graces[component] + patience.EXIT, f"{component} has not ended", say)
             except KubetuneError as exc:
                 raise KubetuneError(
                     f"{exc}: its manifest is away, and the kubelet does not end it; look at 'systemctl status kubelet', then run again"

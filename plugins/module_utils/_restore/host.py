@@ -13,7 +13,7 @@ from typing import Any, Callable, Mapping, Sequence
 from .._commands import output
 from .._errors import KubetuneError
 from .._etcd.client import Client, EtcdError
-from .._etcd.cluster import problems, survey
+from .._etcd.cluster import ALARMS, problems, survey
 from .._node import processes
 from .._node.access import api_server
 from .._node.state import write_atomically
@@ -23,11 +23,13 @@ from . import membership, snapshot
 from .data import Data, Member
 from .fence import Fence
 from .revived import release_locks, revived
-from .store import Order, Store
+from .store import Order, Pending, Store
 
 #: What may not be taken back any more: etcd was started on the new data.
 STARTED = "etcd_started"
-_DATA, _ASIDE = "data_replaced", "data_set_aside"
+#: Nor this: the lost member has left the cluster.
+EXCHANGED = "member_exchanged"
+_ASIDE = "data_set_aside"
 _PAUSE = 1.0
 
 
@@ -48,17 +50,27 @@ class Host:
     def provide(self, member: Member, tools: str, config_file: Path) -> dict[str, Any]:
         """Lay the snapshot ready; for the case ``survivor`` etcd must not run any more."""
         pending = self._store.pending()
-        if pending.snapshot and (self._store.snapshot.exists() or STARTED in pending.steps):
+        order, state = pending.order, self._data(member).state()
+        if pending.snapshot and self._still_good(pending, state):
             return dict(pending.snapshot)
-        order = pending.order
+        if pending.data_sha256 and order.case == "survivor":
+            raise KubetuneError(f"{self._store.snapshot} is gone, which this host's data was made of: take the restore back, and begin anew")
         with snapshot.programs(member.image, tools) as programs:
             if order.case == "backup":
                 facts = snapshot.from_backup(Path(order.backup), order.cluster_id, self._store.snapshot, programs, config_file)
             else:
-                self._must_not_run(ETCD)
+                self._must_not_run(member)
                 facts = snapshot.from_survivor(member, self._store.snapshot, programs)
+        facts["state"] = state
         self._store.keep_snapshot(facts)
         return facts
+
+    def _still_good(self, pending: Pending, state: str) -> bool:
+        """Whether the snapshot that lies ready may be used: a survivor that was started by hand since has committed more."""
+        if STARTED in pending.steps:
+            return True
+        unchanged = pending.order.case != "survivor" or bool(pending.data_sha256) or (pending.snapshot or {}).get("state") == state
+        return unchanged and self._store.snapshot.exists()
 
     def shut(self, components: Sequence[str]) -> list[str]:
         """Keep components out; not again those that this restore has started."""
@@ -73,9 +85,14 @@ class Host:
             facts: of `provide`, on the host that provided it.
         """
         pending = self._store.pending()
-        if _DATA in pending.steps:
+        if pending.data_sha256 == facts["sha256"]:
             return False
-        self._must_not_run(ETCD)
+        if STARTED in pending.steps:
+            raise KubetuneError(
+                f"etcd was started here on another snapshot (SHA-256 {pending.data_sha256[:12]}...) than the one of {pending.order.source} "
+                f"({facts['sha256'][:12]}...): members of one cluster have to be made of the same; end this with etcd_restore_case=abandon"
+            )
+        self._must_not_run(member)
         if not self._store.snapshot.exists():
             raise KubetuneError(f"{self._store.snapshot} is not there: it should have been copied from {pending.order.source}; run again")
         found = snapshot.content(self._store.snapshot)
@@ -85,8 +102,8 @@ class Host:
                 f"{facts['sha256'][:12]}... is needed): remove it, then run again"
             )
         with snapshot.programs(member.image, tools) as programs:
-            Data(member, pending.order.id).put_restored(self._store.snapshot, str(programs / "etcdutl"), pending.order)
-        self._store.mark(_DATA)
+            self._data(member).put_restored(self._store.snapshot, str(programs / "etcdutl"), pending.order)
+        self._store.keep_data(facts["sha256"])
         return True
 
     def set_aside(self, member: Member) -> bool:
@@ -94,17 +111,21 @@ class Host:
         pending = self._store.pending()
         if _ASIDE in pending.steps:
             return False
-        self._must_not_run(ETCD)
-        Data(member, pending.order.id).set_aside()
+        self._must_not_run(member)
+        self._data(member).set_aside()
         self._store.mark(_ASIDE)
         return True
+
+    def exchange(self) -> None:
+        """The next step is another host's; from it on nothing is taken back."""
+        self._store.mark(EXCHANGED)
 
     # --- ordered start ----------------------------------------------------------------------------------------
 
     def open_etcd(self, text: str | None = None) -> bool:
         """Start etcd on its new data. From here on nothing is taken back."""
-        steps = self._store.pending().steps
-        if not {_DATA, _ASIDE} & set(steps):
+        pending = self._store.pending()
+        if not pending.data_sha256 and _ASIDE not in pending.steps:
             raise KubetuneError("etcd's data has not been replaced on this host: run again from the start")
         self._store.mark(STARTED)
         return self._fence.open(ETCD, text)
@@ -114,7 +135,8 @@ class Host:
 
         def whole() -> bool:
             try:
-                self._why = "; ".join(problems(survey(client)))
+                # An alarm comes back with the snapshot, and is the report's to tell.
+                self._why = "; ".join(problems(survey(client), ALARMS))
             except EtcdError as exc:
                 self._why = str(exc)
             return not self._why
@@ -144,7 +166,8 @@ class Host:
 
     def after(self, client: Client, prefix: str) -> dict[str, Any]:
         """What came back; before the API servers start, so that no run's lock of then holds."""
-        found = {"locks": release_locks(client), **revived(client, prefix)}
+        alarms = sorted({each.alarm for each in client.alarms()})
+        found = {"locks": release_locks(client), "alarms": alarms, **revived(client, prefix)}
         write_atomically(self._store.directory / "revived.json", json.dumps(found, indent=2).encode())
         return found
 
@@ -167,11 +190,10 @@ class Host:
         result = {
             "ended_at": _time(time.time()),
             "keys": [_key(flag, Path(path)) for flag, paths in keys.items() for path in paths],
-            "set_aside": Data(member, pending.order.id).asides(),
-            "snapshot": pending.snapshot,
+            "set_aside": self._data(member).asides(),
         }
-        self._store.end(result)
-        return result
+        self._store.end("done", **result)
+        return {**result, "snapshot": pending.snapshot}
 
     def cancel(self, member: Member, components: Sequence[str]) -> list[str]:
         """Everything as it was before; return the components that were put in again.
@@ -180,24 +202,33 @@ class Host:
             KubetuneError: etcd was started on the new data: the way is forward.
         """
         pending = self._store.pending()
-        if STARTED in pending.steps:
-            raise KubetuneError(
-                f"restore {pending.order.id} cannot be taken back: etcd was started on the new data; finish it with the variables that it "
-                "was begun with"
-            )
-        Data(member, pending.order.id).take_back()
+        if {STARTED, EXCHANGED} & set(pending.steps):
+            raise KubetuneError(f"restore {pending.order.id} cannot be taken back here: see etcd_restore_case=plan")
+        data = self._data(member)
+        if data.asides():
+            self._must_not_run(member)
+            data.take_back()
+        return self._end(components, "cancelled")
+
+    def abandon(self, components: Sequence[str]) -> list[str]:
+        """The restore ends where it is: all data stays as it is, what is kept out comes in; return what did."""
+        return self._end(components, "abandoned")
+
+    def _end(self, components: Sequence[str], outcome: str) -> list[str]:
         # etcd first: the others wait for it.
         opened = [component for component in reversed(list(components)) if self._fence.open(component)]
-        self._store.end({"cancelled": True})
+        self._store.end(outcome)
         return opened
 
-    def _must_not_run(self, component: str) -> None:
-        running: list[processes.Process] = self._fence.running(component)
-        if running:
-            raise KubetuneError(
-                f"{component} runs (pid {running[0].pid}), and its data is not touched while it does: somebody has put its manifest back; "
-                "take it away, then run again"
-            )
+    def _data(self, member: Member) -> Data:
+        pending = self._store.pending()
+        return Data(member, pending.order.id, pending.wal)
+
+    def _must_not_run(self, member: Member) -> None:
+        running: list[processes.Process] = self._fence.running(ETCD)
+        if running or self._data(member).in_use():
+            who = f"etcd runs (pid {running[0].pid})" if running else f"a process has the database in {member.data} open"
+            raise KubetuneError(f"{who}, and the data is not touched while it does: somebody has put its manifest back; take it away, then run again")
 
     def _wait(self, look: Callable[[], bool], component: str) -> None:
         self._why = ""

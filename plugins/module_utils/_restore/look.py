@@ -14,6 +14,7 @@ from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from .._node import access
 from .._node.discover import manifests_directory
+from .._wal_disk.missing import missing
 from .data import Data, Member
 from .fence import COMPONENTS, Fence
 from .snapshot import newest_backups
@@ -31,7 +32,7 @@ def read(store: Store) -> dict[str, Any]:
     for component in COMPONENTS:
         text, out = fence.manifest(component)
         found[component] = {"text": text, "out": out, "running": bool(fence.running(component))}
-    pending = store.read()
+    pending, last = store.read(), store.last()
     return {
         "host": socket.gethostname(),
         "node": access.node_name() or "",
@@ -39,7 +40,9 @@ def read(store: Store) -> dict[str, Any]:
         "components": found,
         "kubelet": output(["systemctl", "is-active", "kubelet"], check=False).strip(),
         "steps": list(pending.steps) if pending else [],
+        "data_sha256": pending.data_sha256 if pending else "",
         "order": vars(pending.order) if pending else None,
+        "ended": {"id": last["order"]["id"], "outcome": last["outcome"]} if last else None,
     }
 
 
@@ -48,7 +51,9 @@ def look(member: Member, config_file: Path) -> dict[str, Any]:
 
     ``etcd`` is None where it does not answer (``failure`` says why); its ``quorum`` says whether a linearizable read came through.
     """
-    found: dict[str, Any] = {"data": Data(member, "").facts(), "etcd": None, "failure": "", "backups": newest_backups(config_file)}
+    found: dict[str, Any] = {
+        "data": {**Data(member, "").facts(), "unmounted": missing()}, "etcd": None, "failure": "", "backups": newest_backups(config_file),
+    }  # fmt: skip
     try:
         found["etcd"] = _own_view(member)
     except KubetuneError as exc:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Mapping, Sequence
 
 from .._errors import Refusal
 from .._maintenance.restoration import BUMP
+from .host import EXCHANGED, STARTED
 from .store import Order
 
-CASES = ("plan", "member", "survivor", "backup", "cancel")
+#: Revisions are 64 bits wide: what this leaves is more than any cluster writes.
+MOST_BUMP = 10**12
+CASES = ("plan", "member", "survivor", "backup", "cancel", "abandon")
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,10 @@ class Wanted:
     Attributes:
         case: one of `CASES`.
         host: inventory name: of the member to replace, of the survivor, or of the host with the backup; empty to have it found.
-        backup: path on ``host``; empty for the newest of any host.
-        without: names of members whose hosts are gone for good, and do not come back by this run.
+        backup: path on ``host``; empty for the best of any host.
+        without: inventory names of hosts, or names of members, that are gone for good, and do not come back by this run.
         bump_revision: by how much the revision goes up.
+        everybody: inventory names of all hosts that a member belongs on, whether this run is limited or not.
     """
 
     case: str
@@ -33,6 +37,7 @@ class Wanted:
     backup: str = ""
     without: tuple[str, ...] = ()
     bump_revision: int = BUMP
+    everybody: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Plan:
         lines: what is there, and what is proposed, for people.
         case: what will be done; ``plan`` for nothing.
         order: None where nothing will be done.
-        consent: what has to be said to it; it changes with the order.
+        consent: what has to be said to it; it changes with the order, and with what is there.
         through: inventory name of the host whose member speaks for the cluster, for the case ``member``.
         resumed: whether the order is one that was begun before.
     """
@@ -70,29 +75,21 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], wanted: Wanted, new_id: str) ->
     """
     if wanted.case not in CASES:
         raise Refusal([f"etcd_restore_case: {wanted.case!r} is not allowed; one of {', '.join(CASES)} is"])
+    if not 1 <= wanted.bump_revision <= MOST_BUMP:
+        raise Refusal([f"etcd_restore_bump_revision: {wanted.bump_revision} is not allowed; 1 to {MOST_BUMP} is"])
     if not hosts:
         raise Refusal(["no host was reached: a restore needs those whose etcd shall serve afterwards"])
-    cluster = _Cluster(hosts)
+    cluster = _Cluster(hosts, wanted)
     begun = _begun(hosts)
     if wanted.case == "plan":
-        lines = [*cluster.lines(), *(_of_begun(begun) if begun else cluster.advice())]
-        return Plan(tuple(lines), "plan", None, "")
-    if wanted.case == "cancel":
-        if not begun:
-            raise Refusal(["etcd_restore_case: cancel takes back a restore that is under way, and none is"])
-        return Plan((f"restore {begun.id} (case {begun.case}) is taken back",), "cancel", begun, _consent(begun))
+        return Plan((*cluster.lines(), *(_of_begun(begun, cluster) if begun else cluster.advice())), "plan", None, "")
+    if wanted.case in ("cancel", "abandon"):
+        return _end_of(begun, wanted.case, cluster)
     if begun:
-        if begun.case != wanted.case:
-            raise Refusal([
-                f"restore {begun.id} with etcd_restore_case={begun.case} is under way: finish it with the variables that it was begun with, "
-                "or take it back with etcd_restore_case=cancel"
-            ])  # fmt: skip
-        return Plan(
-            (f"restore {begun.id} (case {begun.case}) goes on",), begun.case, begun, _consent(begun), cluster.through(begun.source), True
-        )
+        return _resumed(begun, wanted, cluster)
     order = {"member": cluster.member, "survivor": cluster.survivor, "backup": cluster.backup}[wanted.case](wanted, new_id)
-    lines = [*cluster.lines(), *_what(order, cluster)]
-    return Plan(tuple(lines), order.case, order, _consent(order), cluster.through(order.source))
+    order = replace(order, consent=_consent(order, cluster))
+    return Plan((*cluster.lines(), *_what(order, cluster)), order.case, order, order.consent, cluster.through(order.source))
 
 
 def _begun(hosts: Mapping[str, Mapping[str, Any]]) -> Order | None:
@@ -106,27 +103,98 @@ def _begun(hosts: Mapping[str, Mapping[str, Any]]) -> Order | None:
     return next(iter(found.values()), None)
 
 
-def _of_begun(order: Order) -> list[str]:
+def _of_begun(order: Order, cluster: _Cluster) -> list[str]:
+    back = _no_way_back(order, cluster)
     return [
-        f"restore {order.id} is under way: finish it with etcd_restore_case={order.case} and etcd_restore_consent={_consent(order)}, or take it "
-        "back with etcd_restore_case=cancel"
+        f"restore {order.id} is under way: finish it with etcd_restore_case={order.case} and the other variables that it was begun with, or "
+        + (f"give it up where it is with etcd_restore_case=abandon ({back})" if back else "take it back with etcd_restore_case=cancel")
     ]
 
 
-def _consent(order: Order) -> str:
-    """Of this order only: what is not the same any more has to be agreed to anew. The id is chance, and no part of it."""
-    text = json.dumps({**asdict(order), "id": ""}, sort_keys=True)
-    return f"{order.case}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+def _no_way_back(order: Order, cluster: _Cluster) -> str:
+    """Why a restore cannot be taken back; empty where it can."""
+    started = [name for name, host in cluster.hosts.items() if host["read"]["order"] and STARTED in host["read"]["steps"]]
+    ended = [name for name, host in cluster.hosts.items() if host["read"]["ended"] == {"id": order.id, "outcome": "done"}]
+    if started or ended:
+        return f"etcd was started on the new data on {', '.join(started or ended)}"
+    if any(EXCHANGED in host["read"]["steps"] for host in cluster.hosts.values()):
+        return f"the lost member of {order.source} has left the cluster"
+    return ""
+
+
+def _end_of(order: Order | None, case: str, cluster: _Cluster) -> Plan:
+    if order is None:
+        raise Refusal([f"etcd_restore_case: {case} ends a restore that is under way, and none is"])
+    missing = sorted(set(order.members) - set(cluster.hosts))
+    back = _no_way_back(order, cluster)
+    if case == "abandon":
+        lines = [
+            f"restore {order.id} (case {order.case}) is given up where it is: all data stays as it is, what is kept out starts on it. Look "
+            "afterwards which members agree (etcd_restore_case=plan), before anything is written."
+        ]
+    elif back:
+        raise Refusal([
+            f"restore {order.id} cannot be taken back: {back}; finish it with etcd_restore_case={order.case}, or, where that cannot be, give it "
+            "up where it is with etcd_restore_case=abandon"
+        ])  # fmt: skip
+    elif missing:
+        raise Refusal([f"restore {order.id} is taken back on all its hosts or on none, and {', '.join(missing)} is not in this run"])
+    else:
+        lines = [f"restore {order.id} (case {order.case}) is taken back"]
+    return Plan((*cluster.lines(), *lines), case, order, _consent(replace(order, case=case), cluster))
+
+
+def _resumed(order: Order, wanted: Wanted, cluster: _Cluster) -> Plan:
+    """The same command goes on, as long as nobody has made the cluster serve again meanwhile."""
+    wrong = []
+    if order.case != wanted.case:
+        wrong.append(
+            f"restore {order.id} with etcd_restore_case={order.case} is under way: finish it with the variables that it was begun with, or "
+            "take it back with etcd_restore_case=cancel"
+        )
+    for name, given, begun in (("etcd_restore_host", wanted.host, order.source), ("etcd_restore_backup", wanted.backup, order.backup)):
+        if given and given != begun:
+            wrong.append(f"{name}: {given} is not what restore {order.id} was begun with, which is under way: {begun}")
+    missing = sorted(set(order.members) - set(cluster.hosts))
+    if missing:
+        wrong.append(f"restore {order.id} goes on with all its hosts, and {', '.join(missing)} is not in this run")
+    through = cluster.through(order.source)
+    if order.case == "member" and not through:
+        wrong.append("the others have no quorum any more: give this restore up with etcd_restore_case=abandon, and look at etcd_restore_case=plan")
+    serving = bool(cluster.serving) and order.case != "member" and not _no_way_back(order, cluster)
+    if serving and order.case == "survivor":
+        wrong.append("the cluster has its quorum again: take the restore back with etcd_restore_case=cancel")
+    if wrong:
+        raise Refusal(wrong)
+    # A cluster that serves while its restore is under way has been brought back by somebody: what it has now is more than it was.
+    consent = _consent(order, cluster) if serving else order.consent
+    lines = [*cluster.lines(), f"restore {order.id} (case {order.case}) goes on", *(_what(order, cluster) if serving else [])]
+    return Plan(tuple(lines), order.case, order, consent, through, True)
+
+
+def _consent(order: Order, cluster: _Cluster) -> str:
+    """Of this order, and of what is there, only: what is not the same any more has to be agreed to anew. The id is chance, and no part of it."""
+    there = {
+        "order": {**asdict(order), "id": "", "consent": ""},
+        "serving": sorted(cluster.serving),
+        "survivors": sorted(cluster.survivors),
+        "clusters": sorted({host["look"]["etcd"]["cluster_id"] for host in cluster.hosts.values() if host["look"]["etcd"]}),
+        "ended": {name: host["read"]["ended"] for name, host in cluster.hosts.items()},
+    }
+    return f"{order.case}-{hashlib.sha256(json.dumps(there, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 class _Cluster:
     """What the hosts say together."""
 
-    def __init__(self, hosts: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, hosts: Mapping[str, Mapping[str, Any]], wanted: Wanted) -> None:
         self.hosts = hosts
         #: Every member that some manifest or some member knows of.
         self.names = {name for host in hosts.values() for name in (*host["member"]["known"], host["member"]["name"])}
         self.names |= {each["name"] for host in hosts.values() for each in self._members(host) if each["name"]}
+        ours = {host["member"]["name"] for host in hosts.values()}
+        #: Members, and hosts of the inventory, that are of no host of this run, and were not given up.
+        self.missing = sorted((self.names - ours | set(wanted.everybody) - set(hosts)) - set(wanted.without) - ours)
 
     @staticmethod
     def _members(host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -146,22 +214,35 @@ class _Cluster:
         return {name: host for name, host in found.items() if host["look"]["etcd"]["cluster_id"] == largest}
 
     def anew(self, name: str) -> bool:
-        """Whether a host's etcd has begun a cluster of its own beside the one that it belongs to, as kubeadm's first one does with no data.
+        """Whether a host's etcd has begun a cluster of its own with no data, as kubeadm's first one does when its data is gone.
 
-        That cluster may well have the old one's id, which is made of the first member's URL and the token.
+        It knows itself alone, and either others know better, or it is at a revision below that of a backup: revisions never fall. That
+        cluster may well have the old one's id, which is made of the first member's URL and the token.
         """
-        return len(self.names) > 1 and len(self._members(self.hosts[name])) == 1
+        view = self.hosts[name]["look"]["etcd"]
+        if view is None or len(view["members"]) != 1:
+            return False
+        behind = any(
+            each["revision"] > view["revision"] and (len(self.names) > 1 or each["cluster_id"] == view["cluster_id"])
+            for host in self.hosts.values()
+            for each in host["look"]["backups"]
+        )
+        others = [host for other, host in self.hosts.items() if other != name]
+        return behind or any(host["look"]["data"]["there"] or len(self._members(host)) > 1 for host in others)
 
     @property
     def survivors(self) -> list[str]:
-        """Hosts with data of the old cluster, the most advanced first, as far as they say."""
+        """Hosts with data of the old cluster, the most advanced first, as far as they say.
+
+        What a member calls its index is what it knows to be committed: of two the one with the larger has all of the other's.
+        """
         found = [name for name, host in self.hosts.items() if host["look"]["data"]["there"] and not self.anew(name)]
 
         def advance(name: str) -> tuple[int, int]:
             view = self.hosts[name]["look"]["etcd"]
-            return (view["term"], view["index"]) if view else (0, 0)
+            return (view["index"], view["term"]) if view else (0, 0)
 
-        return sorted(found, key=advance, reverse=True)
+        return sorted((name for name in found if not (self.hosts[name]["look"]["etcd"] or {}).get("learner")), key=advance, reverse=True)
 
     def through(self, source: str) -> str:
         """The host by which the cluster is spoken to while another one is away."""
@@ -179,10 +260,11 @@ class _Cluster:
                 says = f"answers{'' if view['quorum'] else ', without a quorum'}: cluster {view['cluster_id']}, revision {view['revision']}"
                 says += "".join(f", {error}" for error in view["errors"]) + (", a learner" if view["learner"] else "")
             there = f"data {data['database_bytes'] >> 20} MiB and WAL {data['wal_bytes'] >> 20} MiB" if data["there"] else "no data"
+            if data["database_bytes"] and not data["wal_bytes"]:
+                there = f"a database of {data['database_bytes'] >> 20} MiB and no WAL: {data['unmounted'] or 'is its disk mounted?'}"
             backups = [f"backup of {each['taken_at']} at revision {each['revision']}: {each['path']}" for each in host["look"]["backups"]]
             found.append("; ".join([f"{name}: member {host['member']['name']} {says}", there, *backups]))
-        missing = sorted(self.names - {host["member"]["name"] for host in self.hosts.values()})
-        return [*found, *(f"member {name} is of no host that was reached in this run" for name in missing)]
+        return [*found, *(f"{name} was not reached in this run" for name in self.missing)]
 
     def advice(self) -> list[str]:
         """Which case this is."""
@@ -197,6 +279,14 @@ class _Cluster:
             if alarms:
                 return [f"every member answers, and the cluster reports {'; '.join(alarms)}: that is mended first, not restored"]
             return ["the cluster has its quorum and every member answers: nothing has to be restored"]
+        if self.missing:
+            return [
+                f"no quorum, and what {', '.join(self.missing)} has is not known: bring them up, run without --limit, or, when they are gone for "
+                f"good and switched off, say etcd_restore_without={','.join(self.missing)}"
+            ]
+        unmounted = [name for name, host in self.hosts.items() if host["look"]["data"]["unmounted"]]
+        if unmounted:
+            return [f"the disk of the WAL is not mounted on {', '.join(unmounted)}: bring it back before anything is restored"]
         quorum = len(self.names) // 2 + 1
         if len(self.survivors) >= quorum:
             return [
@@ -215,6 +305,8 @@ class _Cluster:
         host = self._known(wanted.host, "the host whose member is lost")
         if not self.serving:
             raise Refusal(["etcd_restore_case: member needs a cluster that has its quorum, and this one has none: see etcd_restore_case=plan"])
+        if host["look"]["data"]["unmounted"]:
+            raise Refusal([f"{wanted.host}: {host['look']['data']['unmounted']}; where it is lost for good, prepare another one with etcd_wal"])
         others = [name for name in self.serving if name != wanted.host]
         if not others:
             raise Refusal([f"etcd_restore_host: {wanted.host} has the only member that answers: nobody is there to fill it again"])
@@ -229,7 +321,7 @@ class _Cluster:
         )
 
     def survivor(self, wanted: Wanted, new_id: str) -> Order:
-        self._whole_cluster(wanted)
+        self._whole_cluster()
         if self.serving:
             raise Refusal(["etcd_restore_case: survivor is for a cluster without a quorum, and this one has it: see etcd_restore_case=plan"])
         if not self.survivors:
@@ -245,16 +337,17 @@ class _Cluster:
         return Order(new_id, "survivor", source, "", "", self._parts(), "", wanted.bump_revision)
 
     def backup(self, wanted: Wanted, new_id: str) -> Order:
-        self._whole_cluster(wanted)
+        self._whole_cluster()
         source, path = wanted.host, wanted.backup
         if path:
             self._known(source, "the host with the backup")
         else:
             of = {source: self._known(source, "the host with the backup")} if source else self.hosts
-            known = [(each["taken_at"], name, each["path"]) for name, host in of.items() for each in host["look"]["backups"]]
+            # By revision, which never falls, not by time: a cluster that began anew with no data may have been backed up since.
+            known = [(each["revision"], name, each["path"]) for name, host in of.items() for each in host["look"]["backups"]]
             if not known:
                 raise Refusal([f"there is no backup on {', '.join(of)}: name one, with etcd_restore_host and etcd_restore_backup=PATH"])
-            _taken, source, path = max(known)
+            _revision, source, path = max(known)
         ids = {host["look"]["etcd"]["cluster_id"] for name, host in self.hosts.items() if host["look"]["etcd"] and not self.anew(name)}
         ids = ids or self._ids_of_backups()
         return Order(new_id, "backup", source, path, ids.pop() if len(ids) == 1 else "", self._parts(), "", wanted.bump_revision)
@@ -271,13 +364,17 @@ class _Cluster:
             raise Refusal([f"etcd_restore_host: {name!r} is not allowed; {what} is needed, one of {', '.join(self.hosts)}"])
         return self.hosts[name]
 
-    def _whole_cluster(self, wanted: Wanted) -> None:
+    def _whole_cluster(self) -> None:
         """All members' hosts have to be there: one that is left out would go on with the old data."""
-        missing = sorted(self.names - {host["member"]["name"] for host in self.hosts.values()} - set(wanted.without))
         wrong = [
-            f"the host of member {name} is not in this run: bring it up, or, when it is gone for good and switched off, say "
+            f"{name} is not in this run: bring it up, run without --limit, or, when it is gone for good and switched off, say "
             f"etcd_restore_without={name}"
-            for name in missing
+            for name in self.missing
+        ]
+        wrong += [
+            f"{name}: {host['look']['data']['unmounted']}; where it is lost for good, prepare another one with etcd_wal"
+            for name, host in self.hosts.items()
+            if host["look"]["data"]["unmounted"]
         ]
         wrong += [
             f"{name}: the kubelet does not run ({host['read']['kubelet']}), and it starts what is restored: mend it (systemctl status kubelet)"
@@ -304,10 +401,12 @@ def _what(order: Order, cluster: _Cluster) -> list[str]:
         f"all API servers, controllers and etcd members stop; a new cluster of {', '.join(order.members)} is made of {where}; old data is set "
         f"aside; revisions go up by {order.bump_revision}, so that every watch begins anew; then all start again, in order"
     ]
-    if order.case == "backup" and cluster.survivors:
+    if order.case == "backup" and cluster.serving:
+        lines.append(f"NOTE: {', '.join(cluster.serving)} serves: everything that was written since the backup is lost")
+    elif order.case == "backup" and cluster.survivors:
         lines.append(
-            f"NOTE: {', '.join(cluster.survivors)} has data of the cluster, which is newer than any backup: etcd_restore_case="
-            f"{'survivor' if not cluster.serving else 'plan'} says more. With a backup, everything written since it is lost."
+            f"NOTE: {', '.join(cluster.survivors)} has data of the cluster, which is newer than any backup: see etcd_restore_case=survivor. "
+            "With a backup, everything that was written since is lost."
         )
     elif order.case == "backup":
         lines.append("everything that was written after the backup is lost")

@@ -50,6 +50,11 @@ def _restored(
         f"the cluster serves {snapshot['keys']} keys of revision {snapshot['revision']}{taken}, from {snapshot['path']} on {order.source}; what "
         "was committed later is lost"
     ]
+    found += [
+        f"the alarm {alarm} came back with the data: the API servers' writes are refused until it is mended"
+        + (" (kubetune.pyz maintenance recover-space)" if alarm == "NOSPACE" else "")
+        for alarm in after.get("alarms") or ()
+    ]
     for resource, names in (after.get("grants") or {}).items():
         if names:
             more = f" and {len(names) - _PRINTED} more" if len(names) > _PRINTED else ""

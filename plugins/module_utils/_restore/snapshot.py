@@ -46,20 +46,27 @@ def programs(image: str, directory: str) -> Iterator[Path]:
 
 
 def newest_backups(config_file: Path) -> list[dict[str, Any]]:
-    """The newest backup of each member in this host's directory which has its length; empty where no maintenance is set up."""
+    """Of each member's backups in this host's directory that have their length the newest, and the one with the highest revision.
+
+    They are two where a cluster began anew with no data, and was backed up. Empty where no maintenance is set up.
+    """
     try:
         directory = Path(load(str(config_file)).backup.directory)
     except KubetuneError:
         return []
-    found = {}
+    newest: dict[str, dict[str, Any]] = {}
+    highest: dict[str, dict[str, Any]] = {}
     for snapshot in retention.snapshots(directory, None):
         if verification.has_its_length(snapshot):
             sidecar = verification.read_sidecar(snapshot.sidecar)
-            found[sidecar.member] = {
+            facts = {
                 "path": str(snapshot.path), "taken_at": sidecar.taken_at, "member": sidecar.member, "revision": sidecar.revision,
                 "cluster_id": sidecar.cluster_id, "bytes": sidecar.snapshot.bytes, "keys": sidecar.keys,
             }  # fmt: skip
-    return list(found.values())
+            newest[sidecar.member] = facts
+            if facts["revision"] >= highest.get(sidecar.member, facts)["revision"]:
+                highest[sidecar.member] = facts
+    return list({each["path"]: each for found in (highest, newest) for each in found.values()}.values())
 
 
 def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, config_file: Path) -> dict[str, Any]:
@@ -75,10 +82,13 @@ def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, co
     """
     if not path.is_file():
         raise KubetuneError(f"{path}: there is no such file on this host")
-    snapshot = retention.of_path(path)
+    # One that lies elsewhere, as it came back from a copy, has its sidecar beside it all the same.
+    snapshot = retention.of_path(path) or retention.Snapshot(path, 0.0)
     facts: dict[str, Any] = {"path": str(path), "taken_at": None, "cluster_id": "", "member": ""}
     try:
-        if snapshot is None or not snapshot.sidecar.exists():
+        if not snapshot.sidecar.exists():
+            if snapshot.encryption != "none":
+                raise KubetuneError(f"it is encrypted with {snapshot.encryption}, and its sidecar {snapshot.sidecar.name} is not beside it")
             checked = verification.check_plain(str(programs_in / "etcdutl"), path, verification.hash_file(path))
             _copy(path, target)
             facts.update(taken_at=_time(path.stat().st_mtime), revision=checked["revision"], keys=checked["totalKey"])

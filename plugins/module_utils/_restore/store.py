@@ -32,6 +32,7 @@ class Order:
         cluster_id: hexadecimal, of which cluster the backup has to be; empty where that is not known.
         members: inventory name -> ``name`` and ``peer_urls`` of each member of the new cluster.
         old_member_id: hexadecimal, of the member that is replaced; empty unless the case is ``member``.
+        consent: what was said to the plan when it was begun.
         bump_revision: by how much the new cluster's revision is above the snapshot's.
     """
 
@@ -43,6 +44,7 @@ class Order:
     members: Mapping[str, Mapping[str, Any]]
     old_member_id: str
     bump_revision: int
+    consent: str = ""
 
     @property
     def token(self) -> str:
@@ -58,12 +60,16 @@ class Pending:
     """
     Attributes:
         steps: what is done on this host.
-        snapshot: facts of the snapshot that lies ready, empty before.
+        wal: where this host's WAL was when it was begun; a link that leads there may be gone since.
+        snapshot: facts of the snapshot that lies ready, None before.
+        data_sha256: of the snapshot that this host's data was made of; empty before.
     """
 
     order: Order
     steps: tuple[str, ...] = ()
+    wal: str = ""
     snapshot: Mapping[str, Any] | None = None
+    data_sha256: str = ""
 
 
 class Store:
@@ -89,12 +95,19 @@ class Store:
         if data is None:
             return None
         try:
-            return Pending(Order(**data["order"]), tuple(data["steps"]), data["snapshot"])
+            return Pending(Order(**data["order"]), tuple(data["steps"]), data["wal"], data["snapshot"], data["data_sha256"])
         except (KeyError, TypeError) as exc:
             raise KubetuneError(f"{self._pending} is damaged ({exc}): {_ADVICE}") from exc
 
-    def begin(self, order: Order) -> Pending:
+    def last(self) -> dict[str, Any] | None:
+        """The record of the restore that ended last on this host."""
+        return read_record(self._last, "move it away")
+
+    def begin(self, order: Order, wal: str) -> Pending:
         """Put the order down; one of the same id goes on where it was.
+
+        Args:
+            wal: where this host's WAL is.
 
         Raises:
             KubetuneError: another one is under way.
@@ -107,14 +120,14 @@ class Store:
             )
         if pending:
             return pending
-        last = read_record(self._last, "move it away")
-        if last and last["order"]["id"] == order.id and "ended_at" in last:
+        last = self.last()
+        if last and last["order"]["id"] == order.id and last["outcome"] == "done":
             # It has ended here, and not on every host: here nothing is done anew.
-            return self._write(Pending(order, tuple(last["steps"]), last["snapshot"]))
+            return self._write(Pending(order, tuple(last["steps"]), last["wal"], last["snapshot"], last["data_sha256"]))
         make_state_directory(self.directory.parent)
         make_state_directory(self.directory)
         self.snapshot.unlink(missing_ok=True)
-        return self._write(Pending(order))
+        return self._write(Pending(order, wal=wal))
 
     def pending(self) -> Pending:
         """
@@ -134,13 +147,20 @@ class Store:
     def keep_snapshot(self, facts: Mapping[str, Any]) -> None:
         self._write(replace(self.pending(), snapshot=facts))
 
-    def end(self, result: Mapping[str, Any]) -> None:
-        """The restore is over; what it was stays on record."""
+    def keep_data(self, sha256: str) -> None:
+        self._write(replace(self.pending(), data_sha256=sha256))
+
+    def end(self, outcome: str, **result: Any) -> None:
+        """The restore is over; what it was stays on record.
+
+        Args:
+            outcome: done, cancelled or abandoned.
+        """
         pending = self.pending()
-        record = {"schema": SCHEMA, **asdict(pending), **result}
+        record = {"schema": SCHEMA, **asdict(pending), "outcome": outcome, **result}
         write_atomically(self._last, json.dumps(record, indent=2).encode())
-        self.snapshot.unlink(missing_ok=True)
         self._pending.unlink()
+        self.snapshot.unlink(missing_ok=True)
         sync_directory(self.directory)
 
     def _write(self, pending: Pending) -> Pending:

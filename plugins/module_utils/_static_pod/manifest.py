@@ -193,6 +193,12 @@ class Manifest:
         return best[1] if best else None
 
 
+def grace_in(text: str) -> int:
+    """Seconds that a pod has to leave, from its manifest's text, on hosts, which have no YAML reader."""
+    found = re.search(r"^ +[\"']?terminationGracePeriodSeconds[\"']? *: *(\d+)", text, re.MULTILINE)
+    return int(found.group(1)) if found else GRACE
+
+
 def _unshared(data: Any) -> Any:
     """A copy in which no two places are one object, as YAML's references make them: what is set here is set here only."""
     if isinstance(data, Mapping):

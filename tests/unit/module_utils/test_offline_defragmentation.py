@@ -65,6 +65,21 @@ def test_it_is_no_state_to_go_back_to(node: Node) -> None:
     assert json.loads((node.state / "applied/etcd.json").read_text())["kept"]
 
 
+def test_nightly_windows_push_no_state_away(node: Node) -> None:
+    changing = dataclasses.replace(node.both(), id="20261120T000000Z-0", keep=2)
+    Journal(node.state).begin(changing)
+    finish(node, changing)
+    node.manifests.joinpath("etcd.yaml").write_text(node.part(ETCD).old or "")
+    node.manifests.joinpath("kube-apiserver.yaml").write_text(node.part(API).old or "")
+    node.kubelet.sync()
+    for day in range(4):
+        order = dataclasses.replace(offline(node), id=f"2026112{day + 1}T000000Z-0", keep=2)
+        Journal(node.state).begin(order)
+        finish(node, order)
+    assert sorted(path.name for path in (node.state / "history").iterdir()) == [changing.id, "20261123T000000Z-0", "20261124T000000Z-0"]
+    assert [each["id"] for each in history.states(node.state)] == [changing.id]
+
+
 def test_a_leader_gives_its_place_away_first(node: Node) -> None:
     node.etcd.leader = node.name
     assert node.run(offline(node))["outcome"] == "changed"

@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import refuse_while_restoring
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence import Fence
-from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import Host
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import STARTED, Host
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.plan import Plan, Wanted, plan
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.report import lines
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.store import Order, Store
@@ -42,14 +42,21 @@ def host(
     backups: tuple[dict[str, Any], ...] = (),
     order: Order | None = None,
     kubelet: str = "active",
+    steps: tuple[str, ...] = (),
+    ended: dict[str, str] | None = None,
+    known: tuple[str, ...] = tuple(IDS),
+    unmounted: str = "",
 ) -> dict[str, Any]:
     return {
-        "read": {"order": asdict(order) if order else None, "kubelet": kubelet},
-        "member": {"name": name, "peer_urls": [peer(name)], "known": [name]},
+        "read": {"order": asdict(order) if order else None, "kubelet": kubelet, "steps": list(steps), "ended": ended},
+        "member": {"name": name, "peer_urls": [peer(name)], "known": list(known)},
         "look": {
             "etcd": etcd,
             "failure": "" if etcd else "no answer",
-            "data": {"there": data, "database_bytes": 30 << 20, "wal_bytes": 64 << 20},
+            "data": {
+                "there": data and not unmounted, "database_bytes": data * 30 << 20, "wal_bytes": (data and not unmounted) * 64 << 20,
+                "unmounted": unmounted,
+            },
             "backups": list(backups),
         },
     }
@@ -77,6 +84,11 @@ ALL_LOST = [host(name, data=False, backups=(backup(day),)) for name, day in zip(
 ANEW = host("cp1", view("cp1", names=("cp1",), cluster_id="f00"))
 
 
+def begun(*started: str, order: Order = replace(ORDER, members={name: {"name": name, "peer_urls": [peer(name)]} for name in IDS})) -> list[dict[str, Any]]:
+    """A restore that was cut off, with etcd started on the new data on some hosts."""
+    return [host(name, order=order, steps=(STARTED,) if name in started else ()) for name in IDS]
+
+
 @pytest.mark.parametrize(
     ("hosts", "advice"),
     [
@@ -87,10 +99,19 @@ ANEW = host("cp1", view("cp1", names=("cp1",), cluster_id="f00"))
         ([{**ANEW, "look": {**ANEW["look"], "etcd": view("cp1", names=("cp1",))}}, *WHOLE[1:]], "etcd_restore_case=member etcd_restore_host=cp1"),
         ([ANEW, host("cp2", view("cp2")), host("cp3", view("cp3"))], "etcd_restore_case=member etcd_restore_host=cp1"),
         ([ANEW, host("cp2", data=False), host("cp3", view("cp3", quorum=False))], "and cp3 has data"),
-        ([{**ANEW, "member": {**ANEW["member"], "known": list(IDS)}}, host("cp2", data=False)], "no data is left"),
+        ([host("cp1", view("cp1", names=("cp1",)), backups=(backup(200),)), host("cp2", data=False), host("cp3", data=False)], "no data is left"),
+        # One node whose data is gone, and kubeadm's manifest began again.
+        ([host("cp1", view("cp1", names=("cp1",)), known=("cp1",), backups=(backup(200),))], "no data is left"),
+        # A cluster that shrank to one is sound: nobody knows better, and no backup is ahead of it.
+        ([host("cp1", view("cp1", names=("cp1",)), known=("cp1",), backups=(backup(20),))], "nothing has to be restored"),
+        ([host("cp1", data=False, known=("cp1",))], "no data is left"),
+        # The others are left out by --limit.
+        ([host("cp1", data=False)], "what cp2, cp3 has is not known: bring them up, run without --limit"),
+        ([host(name, unmounted="its disk is not mounted") for name in IDS], "the disk of the WAL is not mounted on cp1, cp2, cp3"),
         ([host(name) for name in IDS], "mend what keeps them from starting"),
         ([host(name, view(name, errors=["alarm:NOSPACE"])) for name in IDS], "alarm:NOSPACE: that is mended first"),
-        ([host("cp1", order=ORDER)], "restore one is under way: finish it with etcd_restore_case=backup and etcd_restore_consent=backup-"),
+        (begun(), "restore one is under way: finish it with etcd_restore_case=backup and the other variables that it was begun with, or take it back"),
+        (begun("cp2"), "or give it up where it is with etcd_restore_case=abandon (etcd was started on the new data on cp2)"),
     ],
 )
 def test_the_plan_says_which_case_it_is(hosts: list[dict[str, Any]], advice: str) -> None:
@@ -101,7 +122,8 @@ def test_the_plan_says_which_case_it_is(hosts: list[dict[str, Any]], advice: str
 
 def test_one_lost_member_is_replaced_through_another_host() -> None:
     found = planned(ONE_LOST, "member", host="cp2")
-    assert found.order == Order("new", "member", "cp2", "", "c0ffee", {"cp2": {"name": "cp2", "peer_urls": [peer("cp2")]}}, "b2", 0)
+    members = {"cp2": {"name": "cp2", "peer_urls": [peer("cp2")]}}
+    assert found.order == Order("new", "member", "cp2", "", "c0ffee", members, "b2", 0, found.consent)
     assert found.through == "cp1"
     # One that was removed by hand is only added.
     gone = [host(name, view(name, names=("cp1", "cp3"))) for name in ("cp1", "cp3")]
@@ -109,24 +131,31 @@ def test_one_lost_member_is_replaced_through_another_host() -> None:
     assert order and order.old_member_id == ""
 
 
-def test_the_most_advanced_survivor_is_taken() -> None:
-    def survivor(name: str, term: int, index: int) -> dict[str, Any]:
-        return host(name, view(name, quorum=False, term=term, index=index))
+def test_the_survivor_that_knows_most_to_be_committed_is_taken() -> None:
+    def survivor(name: str, term: int, index: int, **more: Any) -> dict[str, Any]:
+        return host(name, view(name, quorum=False, term=term, index=index, **more))
 
+    # A term is what a member has heard of, the index what it knows to be committed.
     order = planned([survivor("cp1", 2, 900), survivor("cp2", 3, 5), host("cp3", data=False)], "survivor").order
-    assert order and order.source == "cp2" and order.bump_revision == 1_000_000_000
+    assert order and order.source == "cp1" and order.bump_revision == 1_000_000_000
     assert sorted(order.members) == sorted(IDS)
     assert order.initial_cluster == ",".join(f"{name}={peer(name)}" for name in IDS)
+    order = planned([survivor("cp1", 2, 900, learner=True), survivor("cp2", 3, 5), host("cp3", data=False)], "survivor").order
+    assert order and order.source == "cp2"
     assert "name one as etcd_restore_host" in refused([survivor("cp1", 2, 9), host("cp2"), host("cp3", data=False)], "survivor")
     chosen = planned([survivor("cp1", 2, 9), host("cp2"), host("cp3", data=False)], "survivor", host="cp2").order
     assert chosen and chosen.source == "cp2"
 
 
-def test_the_newest_backup_of_any_host_is_taken_unless_one_is_named() -> None:
+def test_the_backup_with_the_highest_revision_is_taken_unless_one_is_named() -> None:
     order = planned(ALL_LOST, "backup").order
     assert order and (order.source, order.backup, order.cluster_id) == ("cp2", "/backups/22.db", "c0ffee")
     order = planned(ALL_LOST, "backup", host="cp1").order
     assert order and (order.source, order.backup) == ("cp1", "/backups/20.db")
+    # The last night's is that of an empty cluster, which the first node began when its data was gone.
+    empty = {**backup(28), "revision": 3}
+    order = planned([host("cp1", data=False, backups=(empty, backup(20))), *ALL_LOST[1:]], "backup").order
+    assert order and order.source == "cp2"
     order = planned(ALL_LOST, "backup", host="cp3", backup="/root/by-hand.db").order
     # Of the hosts' own backups it is known which cluster it has to be of.
     assert order and (order.source, order.backup, order.cluster_id) == ("cp3", "/root/by-hand.db", "c0ffee")
@@ -142,6 +171,7 @@ def test_with_data_left_the_plan_of_a_backup_says_so() -> None:
     [
         (WHOLE, "everything", {}, "etcd_restore_case: 'everything' is not allowed; one of plan, member"),
         ([], "plan", {}, "no host was reached"),
+        (WHOLE, "backup", {"bump_revision": 0}, "etcd_restore_bump_revision: 0 is not allowed; 1 to 1000000000000 is"),
         (WHOLE, "member", {"host": "cp2"}, "member cp2 of cp2 is well"),
         (ONE_LOST, "member", {"host": "cp9"}, "etcd_restore_host: 'cp9' is not allowed; the host whose member is lost is needed, one of cp1"),
         (TWO_LOST, "member", {"host": "cp1"}, "needs a cluster that has its quorum"),
@@ -149,10 +179,19 @@ def test_with_data_left_the_plan_of_a_backup_says_so() -> None:
         (ALL_LOST, "survivor", {}, "none has it"),
         (TWO_LOST, "survivor", {"host": "cp1"}, "cp1 has no data; cp3 has"),
         (TWO_LOST, "backup", {}, "there is no backup on cp1, cp2, cp3"),
-        (TWO_LOST[1:], "survivor", {}, "the host of member cp1 is not in this run: bring it up, or, when it is gone for good"),
+        (TWO_LOST[1:], "survivor", {}, "cp1 is not in this run: bring it up, run without --limit, or, when it is gone for good"),
+        ([host("cp1", data=False, backups=(backup(9),), known=("cp1",))], "backup", {"everybody": ("cp1", "cp2")}, "cp2 is not in this run"),
+        ([*TWO_LOST[:2], host("cp3", unmounted="its disk is away")], "backup", {}, "cp3: its disk is away; where it is lost for good"),
+        ([ONE_LOST[0], host("cp2", unmounted="its disk is away"), ONE_LOST[2]], "member", {"host": "cp2"}, "cp2: its disk is away"),
         ([*TWO_LOST[:2], host("cp3", view("cp3", quorum=False), kubelet="failed")], "survivor", {}, "cp3: the kubelet does not run (failed)"),
         (WHOLE, "cancel", {}, "none is"),
-        ([host("cp1", order=ORDER)], "survivor", {}, "restore one with etcd_restore_case=backup is under way"),
+        (WHOLE, "abandon", {}, "none is"),
+        (begun(), "survivor", {}, "restore one with etcd_restore_case=backup is under way"),
+        (begun(), "backup", {"backup": "/other.db"}, "etcd_restore_backup: /other.db is not what restore one was begun with"),
+        (begun()[:2], "backup", {}, "restore one goes on with all its hosts, and cp3 is not in this run"),
+        (begun()[:2], "cancel", {}, "is taken back on all its hosts or on none, and cp3 is not in this run"),
+        (begun("cp2"), "cancel", {}, "cannot be taken back: etcd was started on the new data on cp2; finish it"),
+        ([*begun()[:2], host("cp3", ended={"id": "one", "outcome": "done"})], "cancel", {}, "etcd was started on the new data on cp3"),
         ([host("cp1", order=ORDER), host("cp2", order=replace(ORDER, id="two"))], "backup", {}, "different restores are under way"),
     ],
 )  # fmt: skip
@@ -161,19 +200,44 @@ def test_what_would_do_harm_is_refused(hosts: list[dict[str, Any]], case: str, w
 
 
 def test_a_host_that_is_gone_for_good_is_left_out_by_name() -> None:
-    order = planned(TWO_LOST[1:], "survivor", without=("cp1",)).order
+    order = planned(TWO_LOST[1:], "survivor", without=("cp1",), everybody=tuple(IDS)).order
     assert order and sorted(order.members) == ["cp2", "cp3"]
 
 
-def test_consent_is_to_one_plan() -> None:
+def test_consent_is_to_one_plan_and_to_what_is_there() -> None:
     first, again = planned(ALL_LOST, "backup"), planned(ALL_LOST, "backup")
     assert first.consent == again.consent and first.consent.startswith("backup-")
-    assert planned(ALL_LOST, "backup", host="cp1").consent != first.consent
+    ended = [{**each, "read": {**each["read"], "ended": {"id": "new", "outcome": "done"}}} for each in ALL_LOST]
+    others = [
+        planned(ALL_LOST, "backup", host="cp1"),
+        planned([*ALL_LOST[:2], host("cp3", backups=(backup(21),))], "backup"),  # its data is there after all
+        planned([host(name, view(name), backups=(backup(day),)) for name, day in zip(IDS, (20, 22, 21))], "backup"),
+        planned(ended, "backup"),
+    ]
+    assert len({first.consent, *(each.consent for each in others)}) == 5
+    assert "NOTE: cp1, cp2, cp3 serves: everything that was written since the backup is lost" in others[2].lines[-1]
     assert planned(WHOLE, "plan").consent == ""
-    # One that is under way has the consent that it was begun with, whatever is there now.
-    assert first.order
-    resumed = planned([host(name, view(name), order=first.order) for name in IDS], "backup")
-    assert resumed.resumed and resumed.order == first.order and resumed.consent == first.consent
+
+
+def test_the_same_command_goes_on_unless_the_cluster_serves_again() -> None:
+    first = planned(ALL_LOST, "backup").order
+    assert first
+    resumed = planned([host(name, data=False, order=first) for name in IDS], "backup")
+    assert resumed.resumed and resumed.order == first and resumed.consent == first.consent
+    # Somebody has brought it back meanwhile: what it has now is more than what there was.
+    serving = planned([host(name, view(name), order=first) for name in IDS], "backup")
+    assert serving.order == first and serving.consent != first.consent and "serves" in serving.lines[-1]
+    # Once etcd has been started on the new data, it is that which serves.
+    assert planned([host(name, view(name), order=first, steps=(STARTED,)) for name in IDS], "backup").consent == first.consent
+    again = [host(name, view(name), order=replace(first, case="survivor", backup="")) for name in IDS]
+    assert "the cluster has its quorum again: take the restore back" in refused(again, "survivor")
+
+
+def test_what_cannot_be_finished_can_be_given_up_with_consent() -> None:
+    found = planned(begun("cp2"), "abandon")
+    assert found.case == "abandon" and found.consent.startswith("abandon-") and "all data stays as it is" in found.lines[-1]
+    taken_back = planned(begun(), "cancel")
+    assert taken_back.case == "cancel" and taken_back.consent.startswith("cancel-")
 
 
 # --- what is kept of it ---------------------------------------------------------------------------------------
@@ -186,29 +250,32 @@ def store(tmp_path: Path) -> Store:
 
 def test_an_order_is_begun_once_and_goes_on(store: Store) -> None:
     assert store.read() is None
-    store.begin(ORDER)
-    store.mark("data_replaced")
-    assert store.begin(ORDER).steps == ("data_replaced",)
+    store.begin(ORDER, "/wal")
+    store.mark("data_set_aside")
+    again = store.begin(ORDER, "/elsewhere")
+    assert again.steps == ("data_set_aside",) and again.wal == "/wal"
     assert store.directory.stat().st_mode & 0o777 == 0o700
     with pytest.raises(KubetuneError, match=r"restore one \(case backup\) is under way on this host: finish it"):
-        store.begin(replace(ORDER, id="two"))
+        store.begin(replace(ORDER, id="two"), "/wal")
 
 
 def test_what_has_ended_here_is_not_done_again_for_the_sake_of_another_host(store: Store) -> None:
-    store.begin(ORDER)
+    store.begin(ORDER, "/wal")
     store.keep_snapshot({"sha256": "abc"})
-    store.mark("data_replaced")
+    store.keep_data("abc")
     store.mark("etcd_started")
-    store.end({"ended_at": "now"})
+    store.end("done")
     assert store.read() is None
-    again = store.begin(ORDER)
-    assert again.steps == ("data_replaced", "etcd_started") and again.snapshot == {"sha256": "abc"}
-    store.end({"ended_at": "now"})
-    assert store.begin(replace(ORDER, id="two")).steps == ()
+    again = store.begin(ORDER, "/wal")
+    assert again.steps == ("etcd_started",) and again.snapshot == {"sha256": "abc"} and again.data_sha256 == "abc"
+    store.end("cancelled")
+    assert store.begin(ORDER, "/wal").steps == ()
+    store.end("done")
+    assert store.begin(replace(ORDER, id="two"), "/wal").steps == ()
 
 
 def test_a_damaged_record_is_not_guessed_at(store: Store) -> None:
-    store.begin(ORDER)
+    store.begin(ORDER, "/wal")
     path = store.directory / "pending.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "order": {"id": "one"}}))
     with pytest.raises(KubetuneError, match="is damaged"):
@@ -230,7 +297,7 @@ def manifests(tmp_path: Path) -> Path:
 def test_manifests_leave_and_come_back_as_they_were(store: Store, manifests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence._SURE", 0)
     (manifests.parent / "proc").mkdir()
-    store.begin(ORDER)
+    store.begin(ORDER, "/wal")
     fence = Fence(manifests, store.manifests, manifests.parent / "proc")
     assert fence.shut(["kube-scheduler", "kube-apiserver", "etcd"], print) == ["kube-apiserver", "etcd"]
     assert list(manifests.iterdir()) == []
@@ -244,14 +311,14 @@ def test_manifests_leave_and_come_back_as_they_were(store: Store, manifests: Pat
 
 
 def test_etcd_is_not_started_on_data_that_was_not_replaced(store: Store, manifests: Path) -> None:
-    store.begin(ORDER)
+    store.begin(ORDER, "/wal")
     host = Host(store, manifests, print, 1)
     with pytest.raises(KubetuneError, match="has not been replaced on this host"):
         host.open_etcd()
-    store.mark("data_replaced")
+    store.keep_data("abc")
     host.open_etcd()
     member: Any = None
-    with pytest.raises(KubetuneError, match="restore one cannot be taken back: etcd was started on the new data"):
+    with pytest.raises(KubetuneError, match="restore one cannot be taken back here"):
         host.cancel(member, ["etcd"])
 
 
@@ -263,11 +330,12 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
     old = {"flag": "--encryption-provider-config", "path": "/enc.yaml", "there": False, "changed_at": ""}
     snapshot = {"keys": 9, "revision": 80, "taken_at": "2026-11-22T00:00:00+00:00", "path": "/backups/22.db"}
     finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot}}
-    after = {"grants": {"clusterrolebindings": ["revoked"], "secrets": [f"ns/s{each}" for each in range(50)], "rolebindings": []}, "nodes": ["cp1"]}
+    after = {"alarms": ["NOSPACE"], "grants": {"clusterrolebindings": ["revoked"], "secrets": [f"ns/s{each}" for each in range(50)], "rolebindings": []}, "nodes": ["cp1"]}
     said = "\n".join(lines(ORDER, after, finished, ["cp1", "cp2", ""]))
     for text in (
         "serves 9 keys of revision 80, taken at 2026-11-22T00:00:00+00:00, from /backups/22.db on cp1",
         "came back, and may have been revoked since: cluster role bindings: revoked",
+        "the alarm NOSPACE came back with the data: the API servers' writes are refused until it is mended (kubetune.pyz maintenance recover",
         "ns/s39 and 10 more",
         "nodes of this run that are not known, and register anew now: cp2",
         "cp1: /pki/sa.pub (--service-account-key-file) was changed at 2026-11-23T00:00:00Z, after the backup",
@@ -283,8 +351,8 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
 def test_meanwhile_nobody_else_takes_the_manifests_for_missing(store: Store) -> None:
     state = store.directory.parent
     refuse_while_restoring(state)
-    store.begin(ORDER)
+    store.begin(ORDER, "/wal")
     with pytest.raises(KubetuneError, match="restore one of etcd is under way on this host: finish it with the playbook restore"):
         refuse_while_restoring(state)
-    store.end({"cancelled": True})
+    store.end("cancelled")
     refuse_while_restoring(state)
