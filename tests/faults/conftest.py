@@ -73,14 +73,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-table", action="store_true", help="write docs/faults.md when every row is as it shall be")
     parser.addoption("--table-rows", type=Path, help="a file that keeps the rows, for a table that is made in several sessions")
+    parser.addoption("--only-missing", action="store_true", help="leave out tests whose rows in that file are as they shall be")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    file = config.getoption("--table-rows", None)
+    if not file or not config.getoption("--only-missing"):
+        return
+    done = table.Table().read(file).done
+    kept = [item for item in items if item.nodeid not in done]
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     found = table.of(config)
+    if config.getoption("--table-rows"):
+        found = table.Table().read(config.getoption("--table-rows"))
     if not found.rows:
         return
-    if config.getoption("--table-rows"):
-        found = table.Table().keep(config.getoption("--table-rows"))
     terminalreporter.section(f"faults: {len(found.rows)}, of which {len(found.failures)} are not as they shall be")
     for line in found.lines():
         terminalreporter.write_line(line)

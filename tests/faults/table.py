@@ -70,12 +70,21 @@ class Row:
 class Table:
     rows: list[Row] = field(default_factory=list)
 
-    def keep(self, file: Path) -> Table:
-        """Add the rows to those of earlier sessions in a file; return all of them."""
+    def read(self, file: Path) -> Table:
+        """The rows of earlier sessions in a file, and these."""
         kept = {row["test"]: Row(**row) for row in json.loads(file.read_text())} if file.exists() else {}
         kept.update({row.test: row for row in self.rows})
-        file.write_text(json.dumps([asdict(row) for row in kept.values()], indent=1) + "\n")
         return Table(list(kept.values()))
+
+    def keep(self, file: Path) -> None:
+        """Add the rows to those of earlier sessions in a file."""
+        file.write_text(json.dumps([asdict(row) for row in self.read(file).rows], indent=1) + "\n")
+
+    @property
+    def done(self) -> set[str]:
+        """Tests all of whose rows are as they shall be."""
+        tests = {row.test.rpartition(" ")[0] for row in self.rows}
+        return tests - {row.test.rpartition(" ")[0] for row in self.failures}
 
     @property
     def failures(self) -> list[Row]:
