@@ -2,7 +2,8 @@
 # All tests that `make test` promises, on a lab of their own which is gone afterwards, whatever happens.
 #
 #   tests/run.sh              lint, unit, real processes, the molecule scenario, the short faults
-#   tests/run.sh faults       the molecule scenario's lab, and every fault (over an hour); with --write-table docs/faults.md is written
+#   tests/run.sh faults       the molecule scenario's lab, and every fault (over an hour); with --write-table docs/faults.md is written,
+#                             with --table-rows docs/faults.json --only-missing it goes on where a session before ended
 #   tests/run.sh maintenance  the lab's etcd defragmented, destroyed and restored
 #
 # Called by make, which provides the Python environment on PATH.
