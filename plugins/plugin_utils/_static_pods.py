@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
-import uuid
 from dataclasses import replace
 from typing import Any, Mapping, Sequence
 
 import yaml
 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import etcd_access
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.access import address_flags, etcd_access
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import SCHEMA
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part, Wal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part, Wal, new_id
 from ansible_collections.kubetune.control_plane.plugins.module_utils._report import difference
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import wal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
@@ -145,7 +143,7 @@ def make_order(
     if etcd_manifest is None and not foresee:
         raise KubetuneError("etcd: this host has no member, and without one no change can be proved")
     return Order(
-        id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+        id=new_id(),
         run_id=run_id,
         host=facts["host"],
         manifests_directory=facts["manifests_directory"],
@@ -249,5 +247,4 @@ def on_host(manifest: Manifest) -> dict[str, list[str]]:
 
 
 def where(manifest: Manifest) -> dict[str, list[str]]:
-    flags = on_host(manifest)
-    return {name: flags[name] for name in ("advertise-address", "secure-port", "client-ca-file") if name in flags}
+    return address_flags(on_host(manifest))

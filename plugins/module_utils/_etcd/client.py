@@ -239,8 +239,7 @@ class Client:
 
     def keys(self, prefix: str, timeout: float | None = None) -> list[KeyValue]:
         """All keys that begin with the prefix, without their values."""
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        body = {"key": _b64(prefix), "range_end": _b64(end), "keys_only": True}
+        body = {"key": _b64(prefix), "range_end": _b64(prefix_end(prefix)), "keys_only": True}
         return [_key_value(item) for item in self.call("/v3/kv/range", body, None, timeout).get("kvs", [])]
 
     def revision(self, endpoint: str | None = None, timeout: float | None = None) -> int:
@@ -387,6 +386,11 @@ def _why(exc: Exception, timeout: float) -> str:
 
 def _b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def prefix_end(prefix: str) -> str:
+    """The ``range_end`` of all keys that begin with a prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _member(found: Mapping[str, Any]) -> Member:

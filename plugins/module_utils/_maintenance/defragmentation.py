@@ -78,7 +78,7 @@ def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:
         raise KubetuneError("this host's member left the cluster meanwhile")
     _check_space(ctx, member)
     started = time.monotonic()
-    facts = own_window.defragment(ctx, view)
+    facts = own_window.defragment(ctx, view, member)
     ctx.journal.say(
         STEP,
         "done",

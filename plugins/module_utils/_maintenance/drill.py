@@ -23,6 +23,7 @@ from .._etcd import scratch
 from .._etcd.client import EtcdError, Tls
 from .._node.processes import alive, find
 from .._node.state import free_bytes
+from .._node_window.wal import NEXT_SEGMENTS
 from . import encryption, restoration, tools, verification
 from .backup import own_member
 from .context import Context
@@ -85,7 +86,7 @@ def _scratch(ctx: Context, sidecar: Sidecar) -> Iterator[Path]:
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = parent / "scratch"
     _throw_away(directory)
-    needed, free = sidecar.snapshot.bytes + restoration.WAL_BYTES + ctx.config.backup.min_free_bytes, free_bytes(parent)
+    needed, free = sidecar.snapshot.bytes + NEXT_SEGMENTS + ctx.config.backup.min_free_bytes, free_bytes(parent)
     if free < needed:
         raise KubetuneError(
             f"{parent} has {megabytes(free)} free, and the drill needs {megabytes(needed)}: give it space, or set drill.directory"

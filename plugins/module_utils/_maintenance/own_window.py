@@ -11,19 +11,18 @@ unit: it takes the cluster lock, asks the gate, moves leadership away, and goes 
 from __future__ import annotations
 
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
-from .._etcd.cluster import ClusterView
-from .._node.access import EtcdAccess
+from .._etcd.cluster import ClusterView, MemberView
+from .._node.access import EtcdAccess, address_flags
 from .._node.discover import manifests_directory
 from .._node.processes import Process, find, of_static_pod
 from .._node.state import STATE, read_memory, read_unfinished, refuse_while_restoring
 from .._node_window import unit
 from .._node_window.journal import Journal, follow
-from .._node_window.order import Offline, Order, Part
+from .._node_window.order import Offline, Order, Part, new_id
 from .._static_pod.catalogue import COMPONENTS, ETCD, KUBE_APISERVER
 from .._static_pod.manifest import flags_of, grace_in
 from . import tools
@@ -36,13 +35,13 @@ _POLL = 1.0
 _SILENCE, _IDLE = 900.0, 60.0
 
 
-def defragment(ctx: Context, view: ClusterView, state: Path = STATE) -> Mapping[str, Any]:
+def defragment(ctx: Context, view: ClusterView, member: MemberView, state: Path = STATE) -> Mapping[str, Any]:
     """Do it; return the facts of the window's step ``defragment``.
 
     Raises:
         KubetuneError: it is not done, and why; the member is as it was unless the message says otherwise.
     """
-    order = make_order(ctx, view)
+    order = make_order(ctx, view, member)
     if read_unfinished(state):
         raise KubetuneError("a node window is open on this host, or was cut off: the next playbook run, or the next boot, ends it")
     Journal(state).begin(order)
@@ -50,8 +49,11 @@ def defragment(ctx: Context, view: ClusterView, state: Path = STATE) -> Mapping[
     return _wait(ctx, order.id, state)
 
 
-def make_order(ctx: Context, view: ClusterView) -> Order:
+def make_order(ctx: Context, view: ClusterView, member: MemberView) -> Order:
     """The manifests stay as they are; etcd goes out and comes in again.
+
+    Args:
+        member: of this host.
 
     Raises:
         KubetuneError: this host has no such static pods, or the collection's window is not set up.
@@ -60,10 +62,6 @@ def make_order(ctx: Context, view: ClusterView) -> Order:
     if not unit.PATH.exists():
         raise KubetuneError(f"{unit.PATH} is missing, which runs the window: run the playbook maintenance again")
     tools.keep(ctx)
-    own = ctx.client.status(ctx.config.endpoint).member_id
-    member = view.by_id(own)
-    if member is None:
-        raise KubetuneError("this host's member is not in the member list")
     etcdutl = Path(ctx.config.tools_directory) / "etcdutl" if ctx.config.tools == "auto" else Path(ctx.config.tools) / "etcdutl"
     if not etcdutl.exists():
         raise KubetuneError(f"there is no {etcdutl}, which defragments while etcd is out")
@@ -72,10 +70,10 @@ def make_order(ctx: Context, view: ClusterView) -> Order:
         raise KubetuneError(
             f"a cluster of {len(view.voters)} voters cannot miss one: set etcd_maintenance_defragmentation_method to online for it"
         )
-    others = [each.endpoint for each in view.members if each.endpoint and each.member.member_id != own]
+    others = [each.endpoint for each in view.members if each.endpoint and each is not member]
     api = _part(ctx, KUBE_APISERVER, {})
     return Order(
-        id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+        id=new_id(),
         run_id=RUN_ID,
         host=ctx.host,
         manifests_directory=str(manifests_directory()),
@@ -83,7 +81,7 @@ def make_order(ctx: Context, view: ClusterView) -> Order:
         kube_apiserver=api,
         etcd_access=EtcdAccess((config.endpoint, *others), config.ca_file, config.cert_file, config.key_file).to_dict(),
         member=member.member.name,
-        api_server=_where(api) if api else {},
+        api_server=address_flags(flags_of(api.argv[1:])) if api else {},
         defragmentation=Offline(str(etcdutl), config.data_directory, config.defragmentation.timeout_seconds),
     )
 
@@ -111,11 +109,6 @@ def _part(ctx: Context, component: str, own_flags: Mapping[str, str], restart: b
         grace=grace_in(text),
         restart=restart,
     )
-
-
-def _where(api: Part) -> dict[str, list[str]]:
-    flags = flags_of(api.argv[1:])
-    return {name: flags[name] for name in ("advertise-address", "secure-port", "client-ca-file") if name in flags}
 
 
 def _wait(ctx: Context, window_id: str, state: Path) -> Mapping[str, Any]:

@@ -12,14 +12,13 @@ from typing import Sequence
 from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._node.state import free_bytes
+from .._node_window.wal import NEXT_SEGMENTS
 from . import encryption, retention, tools, verification
 from .context import Context
 
 STEP = "restore"
 #: etcd's own advice for Kubernetes: about a week at 1500 writes a second (etcd's documentation, operations guide, recovery, 3.6).
 BUMP = 1_000_000_000
-#: Bytes of the WAL's first segment and of the one that etcd prepares (server/storage/wal, SegmentSizeBytes).
-WAL_BYTES = 2 * 64_000_000
 #: Seconds for etcdutl to copy the database and to write its WAL.
 _TIMEOUT = 1800
 
@@ -81,7 +80,7 @@ def by_hand(ctx: Context, path: Path, into: Path, identity: Identity, bump_revis
         if into.exists() and (not into.is_dir() or any(into.iterdir())):
             raise KubetuneError(f"{into} is there already, and not empty: nothing is put into it")
         parent = next(each for each in into.parents if each.exists())
-        free, needed = free_bytes(parent), path.stat().st_size + WAL_BYTES
+        free, needed = free_bytes(parent), path.stat().st_size + NEXT_SEGMENTS
         if free < needed:
             raise KubetuneError(f"{parent} has {free >> 20} MiB free, and {needed >> 20} are needed: make room")
         snapshot = retention.of_path(path) or retention.Snapshot(path, 0.0)

@@ -112,6 +112,11 @@ class ApiServer:
         return {"cpu": found["cpu"], "memory": found["memory"]} if found else None
 
 
+def address_flags(flags: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Those of an API server's flags that `api_server` takes."""
+    return {name: flags[name] for name in ("advertise-address", "secure-port", "client-ca-file") if name in flags}
+
+
 def api_server(flags: Mapping[str, Sequence[str]], root: Path = Path("/")) -> ApiServer:
     try:
         host, ca_file = flags["advertise-address"][-1], flags["client-ca-file"][-1]

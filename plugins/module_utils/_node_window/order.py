@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Mapping
 
@@ -12,6 +14,11 @@ from .._node.state import SCHEMA
 
 #: How many finished windows a host keeps unless it is told otherwise.
 KEEP = 20
+
+
+def new_id() -> str:
+    """Of a window; in the order of time."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)

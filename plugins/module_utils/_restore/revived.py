@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .._etcd.client import Client
+from .._etcd.client import Client, prefix_end
 from .._etcd.lock import PREFIX
 
 #: Resource, as its objects' keys begin -> what Kubernetes or kubeadm makes itself, and nobody revokes.
@@ -25,7 +25,7 @@ _TIMEOUT = 60.0
 def release_locks(client: Client) -> int:
     """Locks of runs that ended long before: return how many there were."""
     start = f"{PREFIX}lock/"
-    return client.delete(start, start[:-1] + chr(ord(start[-1]) + 1))
+    return client.delete(start, prefix_end(start))
 
 
 def revived(client: Client, prefix: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import IO, Any, Iterator
 
 from .._errors import KubetuneError
 from .._etcd import scratch
@@ -134,18 +134,13 @@ def from_survivor(member: Member, target: Path, programs_in: Path) -> dict[str, 
             shutil.copy2(each, work / "member/wal" / each.name)
         command = [str(programs_in / "etcd"), f"--data-dir={work}", "--force-new-cluster", *restoration.alone(_NAME).flags]
         tls = Tls(member.access.ca_file, member.access.cert_file, member.access.key_file)
-        part = target.with_name(target.name + ".part")
         with scratch.serving(command, member.certificates, tls, _START) as client:
             status = client.status()
             keys = client.count(timeout=_PIECE)
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+            if not keys:
+                raise KubetuneError(f"{member.data} holds no key at all: etcd was started anew on this host, and what it had before is gone")
+            with _whole(target) as sink:
                 client.snapshot(client.endpoints[0], sink, _PIECE)
-                sink.flush()
-                os.fsync(sink.fileno())
-        if not keys:
-            raise KubetuneError(f"{member.data} holds no key at all: etcd was started anew on this host, and what it had before is gone")
-        os.replace(part, target)
-        sync_directory(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {
@@ -168,9 +163,16 @@ def _copy(source: Path, target: Path) -> None:
     size = source.stat().st_size
     if free_bytes(target.parent) < size:
         raise KubetuneError(f"{target.parent} has {free_bytes(target.parent) >> 20} MiB free, and a copy needs {size >> 20}: make room")
-    part = target.with_name(target.name + ".part")
-    with open(source, "rb") as stream, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+    with open(source, "rb") as stream, _whole(target) as sink:
         shutil.copyfileobj(stream, sink, 1 << 20)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[IO[bytes]]:
+    """What is written is at ``target``, private and on the disk, once the block has ended well."""
+    part = target.with_name(target.name + ".part")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+        yield sink
         sink.flush()
         os.fsync(sink.fileno())
     os.replace(part, target)
