@@ -5,10 +5,14 @@
 
     python -m tests.benchmarks.rolling [ROUNDS, 20 by default]
 
-The lab has to be up. Each round changes a flag of both on every node with site.yml. Told are: writes that got no answer from any
-endpoint or were lost, the longest gap of each round, each node window (first manifest out until the last process is ready),
-and how each process that was replaced ended, as the container runtime saw it. Status 1 when a write failed or was lost, a
-window is not "changed", or a process did not end by itself.
+The lab has to be up. Each round changes a flag of both on every node, with the part of site.yml that opens windows. Told are: writes
+that got no answer from any endpoint or were lost; the longest gap of each round while a window was open, and while none was; each node
+window (first manifest out until the last process is ready); how each process that was replaced ended, as the container runtime saw it.
+
+The nodes share this machine, which on a cluster they do not: what runs on all of them at once, such as the modules between two windows,
+holds all members up at once. So each round ends with a control: every node is busy for a second, with nothing else, and that gap is told.
+
+Status 1 when a write failed or was lost, a window is not "changed", or a process did not end by itself.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ import sys
 import time
 from collections import Counter
 
-from tests.benchmarks.site_gap import step_at, windows
-from tests.benchmarks.writer import PACE, Writer
+from tests.benchmarks.site_gap import windows
+from tests.benchmarks.writer import PACE, Record, Writer
+from tests.faults.fault import WINDOW, at_once
 from tests.lab import nodes
 
 COMPONENTS = ("etcd", "kube-apiserver")
@@ -71,7 +76,8 @@ def pids(lab: nodes.Lab) -> dict[tuple[str, str], int | None]:
 def main(arguments: list[str]) -> int:
     rounds = int(arguments[0]) if arguments else 20
     lab = nodes.load()
-    playbook = ["ansible-playbook", "-i", str(lab.inventory), "kubetune.control_plane.site", "-e"]
+    # On a cluster the controller is another machine: here it takes only what the nodes leave.
+    playbook = ["nice", "-n", "19", "ansible-playbook", "-i", str(lab.inventory), WINDOW, "-e"]
     # The first windows of untouched nodes wait for an API server that does not end its watches yet.
     subprocess.run([*playbook, json.dumps(change(-1))], check=True, stdout=subprocess.DEVNULL)
     exits, writer = Exits(lab), Writer(lab)
@@ -81,7 +87,8 @@ def main(arguments: list[str]) -> int:
     replaced: dict[tuple[str, int], str] = {}
     took: list[float] = []
     bad = 0
-    print(f"{rounds} rounds, one put each {PACE:g} s\nround  longest gap  after                                windows")
+    print(f"{rounds} rounds, one put each {PACE:g} s; longest gaps in seconds\nround  in windows  between them  control  windows")
+    found: list[tuple[float, float, float]] = []
     try:
         for number in range(rounds):
             before, began = pids(lab), time.monotonic()
@@ -94,8 +101,13 @@ def main(arguments: list[str]) -> int:
                 print(done.stdout[-2000:])
             times = [_window(events) for _name, _outcome, events in opened]
             took += times
-            gap, at = next((gap for gap in writer.record.gaps() if gap[1] >= began), (0.0, 0.0))
-            print(f"{number + 1:5}  {gap:9.3f} s  {step_at(opened, at + offset):<36} {' '.join(f'{each:5.1f}' for each in times)}", flush=True)
+            spans = [(events[0]["time"] - offset, events[-1]["time"] - offset) for _name, _outcome, events in opened]
+            finished, controlled = time.monotonic(), control(lab)
+            found.append((*longest(writer.record, (began, finished), spans), longest(writer.record, controlled, [controlled])[0]))
+            inside, outside, busy = found[-1]
+            print(
+                f"{number + 1:5}  {inside:10.3f}  {outside:12.3f}  {busy:7.3f}  {' '.join(f'{each:5.1f}' for each in times)}", flush=True
+            )
     except KeyboardInterrupt:
         print("interrupted: what follows is of the rounds so far")
         bad += 1
@@ -109,12 +121,29 @@ def main(arguments: list[str]) -> int:
     killed = sum(count for (_component, status), count in how.items() if status in (KILLED, -1))
     print(f"\nwrites acknowledged   {len(record.acknowledged)}, failed {failed}, lost {sum(map(len, lost.values()))}")
     print(f"                      {record.errors} attempts went on to the next endpoint")
-    print(f"longest gaps          {', '.join(f'{gap:.3f}' for gap in gaps[:5])} s; above 0.5 s: {sum(gap > 0.5 for gap in gaps)}")
+    for name, each in zip(("in windows", "between windows", "control"), zip(*found)):
+        print(f"{name:<22}longest gap of a round: median {statistics.median(each):.3f} s, longest {max(each):.3f} s")
     if took:
         print(f"node windows          {len(took)}: median {statistics.median(took):.1f} s, longest {max(took):.1f} s")
     print("processes ended       " + "; ".join(f"{component}: {count} with status {status}" for (component, status), count in sorted(how.items())))
     print(f"                      {killed} killed or not seen (status {KILLED} is SIGKILL, 143 SIGTERM)")
     return 1 if bad or failed or killed or any(lost.values()) else 0
+
+
+def control(lab: nodes.Lab) -> tuple[float, float]:
+    """Nothing but a busy second on each node, all at once; when that was."""
+    began = time.monotonic()
+    at_once(lambda node: node.run("python3", "-c", "import time\nend = time.time() + 1\nwhile time.time() < end: pass"), lab.nodes)
+    return began, time.monotonic()
+
+
+def longest(record: Record, within: tuple[float, float], spans: list[tuple[float, float]]) -> tuple[float, float]:
+    """The longest gap of a time that is in a span, even in part, and the longest that is in none."""
+    inside, outside = [0.0], [0.0]
+    for gap, at in record.gaps():
+        if within[0] <= at < within[1]:
+            (inside if any(at < end and at + gap > begin for begin, end in spans) else outside).append(gap)
+    return max(inside), max(outside)
 
 
 def _window(events: list[dict]) -> float:

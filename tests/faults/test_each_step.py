@@ -159,6 +159,7 @@ def test_the_connection_is_cut_once(fault: Fault) -> None:
     assert each_runs(fault)
 
 
+@pytest.mark.long
 def test_the_connection_is_away_for_a_while(fault: Fault) -> None:
     fault.name = "the controller's connections are cut for 20 s"
     trap = fault.trap("api_out")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.benchmarks.writer import Writer
@@ -34,24 +36,36 @@ def test_a_flag_that_the_binary_refuses_stops_before_any_change(lab: Lab, playbo
     assert [fingerprint(node) for node in lab.nodes] == before
 
 
+def refusal(name: str, variables: dict, *texts: str, long: bool = True) -> Any:
+    """Variables that are refused, and what the refusal has to say; those that are not long are part of `make test`."""
+    return pytest.param(variables, texts, id=name, marks=[pytest.mark.long] if long else [])
+
+
 @pytest.mark.parametrize(
     ("variables", "texts"),
     [
-        ({"etcd_static_pod_flags": {"heartbeat-interval": "fast"}}, ["etcd --heartbeat-interval: 'fast' is not allowed"]),
-        ({"etcd_static_pod_flags": {"election-timeout": 400}}, ["election-timeout: 400 ms", "at least 500 is needed"]),
-        ({"etcd_static_pod_flags": {"quota-backend-bytes": 4096}}, ["4096 is not above the database's"]),
-        ({"kube_apiserver_static_pod_flags": {"goaway-chance": 0.5}}, ["kube-apiserver --goaway-chance: '0.5'", "at most 0.02"]),
-        (
-            {"kube_apiserver_static_pod_resources": {"requests": {"cpu": "900"}}},
-            ["kube-apiserver requests.cpu=900", "more than the node's allocatable"],
+        refusal("wrong type", {"etcd_static_pod_flags": {"heartbeat-interval": "fast"}}, "etcd --heartbeat-interval: 'fast' is not allowed"),
+        refusal(
+            "inconsistent", {"etcd_static_pod_flags": {"election-timeout": 400}},
+            "election-timeout: 400 ms", "at least 500 is needed", long=False,
         ),
-        ({"etcd_static_pod_certificate_min_days": 4000}, ["/etc/kubernetes/pki/etcd/server.crt ends in", "kubeadm certs renew"]),
-        ({"host_tuning_sysctls": {"vm.swappiness": 900}}, ["vm.swappiness", "900"]),
-        ({"etcd_maintenance_calendar": "every other tuesday"}, ["every other tuesday"]),
+        refusal("quota", {"etcd_static_pod_flags": {"quota-backend-bytes": 4096}}, "4096 is not above the database's"),
+        refusal(
+            "range", {"kube_apiserver_static_pod_flags": {"goaway-chance": 0.5}}, "kube-apiserver --goaway-chance: '0.5'", "at most 0.02"
+        ),
+        refusal(
+            "requests", {"kube_apiserver_static_pod_resources": {"requests": {"cpu": "900"}}},
+            "kube-apiserver requests.cpu=900", "more than the node's allocatable", long=False,
+        ),
+        refusal(
+            "certificate", {"etcd_static_pod_certificate_min_days": 4000},
+            "/etc/kubernetes/pki/etcd/server.crt ends in", "kubeadm certs renew",
+        ),
+        refusal("sysctl", {"host_tuning_sysctls": {"vm.swappiness": 900}}, "vm.swappiness", "900", long=False),
+        refusal("calendar", {"etcd_maintenance_calendar": "every other tuesday"}, "every other tuesday", long=False),
     ],
-    ids=["wrong type", "inconsistent", "quota", "range", "requests", "certificate", "sysctl", "calendar"],
 )
-def test_bad_input_is_named_and_nothing_is_changed(lab: Lab, playbook: Playbook, variables: dict, texts: list[str]) -> None:
+def test_bad_input_is_named_and_nothing_is_changed(lab: Lab, playbook: Playbook, variables: dict, texts: tuple[str, ...]) -> None:
     before = [fingerprint(node) for node in lab.nodes]
     run = playbook("site", variables)
     assert run.status != 0
@@ -64,14 +78,15 @@ def test_bad_input_is_named_and_nothing_is_changed(lab: Lab, playbook: Playbook,
 @pytest.mark.parametrize(
     ("make", "undo", "text"),
     [
-        ("mkdir -p /var/lib/rancher/rke2", "rm -r /var/lib/rancher", "this is a RKE2 host"),
-        ("mkdir -p /var/lib/rancher/k3s", "rm -r /var/lib/rancher", "this is a k3s host"),
-        (
+        pytest.param(
+            "mkdir -p /var/lib/rancher/rke2", "rm -r /var/lib/rancher", "this is a RKE2 host", id="RKE2", marks=pytest.mark.long
+        ),
+        pytest.param("mkdir -p /var/lib/rancher/k3s", "rm -r /var/lib/rancher", "this is a k3s host", id="k3s", marks=pytest.mark.long),
+        pytest.param(
             "echo 'a: [' > /etc/kubernetes/manifests/zz.yaml", "rm /etc/kubernetes/manifests/zz.yaml",
-            "/etc/kubernetes/manifests/zz.yaml line",
+            "/etc/kubernetes/manifests/zz.yaml line", id="malformed manifest",
         ),
     ],
-    ids=["RKE2", "k3s", "malformed manifest"],
 )
 def test_one_unfit_host_stops_all(lab: Lab, playbook: Playbook, make: str, undo: str, text: str) -> None:
     before = [fingerprint(node) for node in lab.nodes[1:]]
@@ -117,9 +132,9 @@ def test_check_mode_on_untouched_nodes_shows_the_change_and_writes_nothing(lab: 
     run = playbook("site", None, "--check", "--diff")
     assert run.status == 0, run.output
     assert min(run.changed.values()) > 0
-    for line in (
-        "-    - --snapshot-count=10000", "+    - --snapshot-count=100000", "+    - --max-requests-inflight=3000", "+OnCalendar=",
-    ):
+    for line in ("-    - --snapshot-count=10000", "+    - --snapshot-count=100000", "+    - --max-requests-inflight=3000"):
         assert run.output.count(line) == len(lab.nodes), line
+    timers = ("maintenance", "restore drill")
+    assert run.output.count("+OnCalendar=") == len(timers) * len(lab.nodes)
     assert "+vm.swappiness = 1" in run.output
     assert [everything(node) for node in lab.nodes] == before

@@ -88,6 +88,7 @@ def test_killed_at_each_step_there_and_back(lab: Lab, playbook: Playbook, no_wri
         assert leftovers(node) == ""
 
 
+@pytest.mark.long
 def test_the_steps_are_those_of_a_window(lab: Lab, playbook: Playbook) -> None:
     """A step that is added to the code is killed at, too."""
     node = lab.nodes[0]
@@ -99,6 +100,7 @@ def test_the_steps_are_those_of_a_window(lab: Lab, playbook: Playbook) -> None:
     assert playbook("site", IN_DATA, "--limit", node.name).status == 0
 
 
+@pytest.mark.long
 def test_killed_after_the_first_start_the_newest_wal_goes_back(lab: Lab, playbook: Playbook) -> None:
     """Point of no return: 100 writes are acknowledged with the help of the moved WAL before the window is gone for good."""
     node, other = lab.nodes[0], lab.nodes[1]
@@ -128,6 +130,7 @@ def test_killed_after_the_first_start_the_newest_wal_goes_back(lab: Lab, playboo
     lab.etcdctl("del", "/kubetune-fault/", "--prefix")
 
 
+@pytest.mark.long
 def test_a_wal_disk_that_is_taken_away_stops_its_member_and_nothing_else(
     lab: Lab, playbook: Playbook, moved: None, no_write_lost: Writer
 ) -> None:

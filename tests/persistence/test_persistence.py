@@ -256,6 +256,7 @@ def test_the_old_one_is_kept_and_kubeadm_has_to_take_the_new_one(lab: Lab, kept:
     lab.kubectl("--namespace=kube-system", "label", "configmap", "kubeadm-config", "kubetune-test-")
 
 
+@pytest.mark.long
 def test_a_play_that_sees_only_some_members_changes_only_their_patches(lab: Lab, playbook: Playbook, kept: None) -> None:
     before, node = config_map(lab), lab.nodes[1]
     run = playbook("persistence", {"kubeadm_persistence_state": "absent"}, "--limit", node.name)
@@ -265,6 +266,7 @@ def test_a_play_that_sees_only_some_members_changes_only_their_patches(lab: Lab,
     assert [each.exists(PATCHES) for each in lab.nodes] == [True, False, True]
 
 
+@pytest.mark.long
 def test_a_cluster_without_kubeadm_s_configuration_is_left_alone(lab: Lab, playbook: Playbook, kept: None) -> None:
     before = config_map(lab)
     lab.kubectl("--namespace=kube-system", "delete", "configmap", "kubeadm-config")
@@ -278,6 +280,7 @@ def test_a_cluster_without_kubeadm_s_configuration_is_left_alone(lab: Lab, playb
         lab.kubectl("create", "--filename=-", stdin=json.dumps(before))
 
 
+@pytest.mark.long
 def test_a_missing_kubeconfig_is_said(playbook: Playbook) -> None:
     run = playbook("persistence", {"kubeadm_persistence_kubeconfig": "/etc/kubernetes/nobody.conf"})
     assert run.status != 0
@@ -320,6 +323,7 @@ def test_an_upgrade_with_patches_keeps_requests_and_limits_too(lab: Lab, kept: N
         seen(f"{node.name} kubeadm upgrade node --patches: {component} has our flags and {json.dumps(resources(manifest), sort_keys=True)}")
 
 
+@pytest.mark.long
 def test_nothing_in_the_cluster_makes_an_upgrade_take_patches(lab: Lab, kept: None) -> None:
     """kubeadm takes the directory from its command line or from a file given there; its ClusterConfiguration has no place for it."""
     found = config_map(lab)

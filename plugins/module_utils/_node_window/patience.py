@@ -9,6 +9,8 @@ from __future__ import annotations
 EXIT = 45
 #: Seconds for the kubelet to forget a pod that has ended; without it the next one only starts later.
 HOUSEKEEPING = 6
+#: Seconds more for the pod's worker in it, which shows nowhere; ten times as many are lost when the next pod comes before that.
+FORGOTTEN = 1.0
 #: Seconds for the API server to be ready before anything is touched.
 API_SERVER_PATIENCE = 10
 #: Seconds until etcd answers, and the same for the API server, which kubeadm's startup probe allows 240. With a database for

@@ -49,6 +49,8 @@ class Pod:
         }
         self._say = say
         self._proc = proc
+        #: Monotonic seconds; not before then will the kubelet start the next pod at once.
+        self._free_at = 0.0
 
     def running(self) -> list[Process]:
         return processes.find(self.component, self.part.own_flags, self._proc)
@@ -107,6 +109,8 @@ class Pod:
         """
         if text == self.text():
             return
+        if text is not None:
+            time.sleep(max(0.0, self._free_at - time.monotonic()))
         if self.changed_by_others():
             raise KubetuneError(f"{self.path} was changed by somebody else meanwhile: it is left as it is")
         staged = self._staged.get(text)
@@ -122,8 +126,8 @@ class Pod:
         """Remove the manifest and wait until the kubelet has let go of the pod, so that it starts the next one at once.
 
         While it still remembers a static pod it does not start another of the same name, and looks again only after 10 s
-        (pkg/kubelet/pod_workers.go, backOffPeriod, Kubernetes 1.36). Its housekeeping, every 2 s, ends that, and removes the
-        pod's directory.
+        (pkg/kubelet/pod_workers.go, backOffPeriod, Kubernetes 1.36). Its housekeeping, every 2 s, removes the pod's directory when the
+        containers have ended; the pod's worker forgets the pod at about the same time, on a busy host some 0.3 s later.
         """
         directories = [KUBELET_PODS / uid for process in self.running() for uid in processes.pod_uids(process, self._proc)]
         self.put(None)
@@ -131,6 +135,7 @@ class Pod:
         end = time.monotonic() + patience.HOUSEKEEPING
         while any(each.exists() for each in directories) and time.monotonic() < end:
             time.sleep(POLL)
+        self._free_at = time.monotonic() + patience.FORGOTTEN
 
     def wait_gone(self, old: list[Process], seconds: float) -> None:
         until(

@@ -335,6 +335,9 @@ class Window:
                 if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._proof.unready(pod.component):
                     raise
             else:
+                if pod is self._api and self._etcd and not self._etcd.running():
+                    # Its etcd has had its time. Minutes spent on an API server that cannot become ready only delay the word to a person.
+                    raise KubetuneError("kube-apiserver's manifest from before is there again; it waits for this node's etcd")
                 pod.wait_new(old, pod.part.old_argv, lambda: self._proof.unready(pod.component), self._proof.seconds(pod.component))
         self._journal.say(step, "done")
 

@@ -853,6 +853,19 @@ def test_a_manifest_that_is_changed_in_the_middle_is_left_alone_too(node: Node, 
     assert (node.manifests / "kube-apiserver.yaml").read_text() == node.both().kube_apiserver.old
 
 
+def test_the_way_back_waits_for_no_api_server_whose_etcd_is_gone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes garbage into etcd's manifest meanwhile: a person hears of it now, not after the API server's five minutes."""
+    garbage = manifest(["no-etcd", "-c", DIES])
+    at_event(monkeypatch, "api_out", lambda: (node.manifests / "etcd.yaml").write_text(garbage) and None)
+    waited: list[object] = []
+    monkeypatch.setattr(pod.Pod, "wait_new", lambda *arguments: waited.append(arguments))
+    result = node.run(node.both())
+    assert result["outcome"] == "broken"
+    assert "etcd.yaml was changed by somebody else meanwhile" in result["message"]
+    assert node.manifest_texts() == {ETCD: garbage, API: node.both().kube_apiserver.old}
+    assert waited == []
+
+
 def test_a_member_that_goes_away_after_the_gate_keeps_ours_running(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     before = processes.find(ETCD, {}, node.proc)
     monkeypatch.setattr(patience, "WHOLE", 0.3)

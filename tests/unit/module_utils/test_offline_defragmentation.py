@@ -8,8 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import Member
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import ClusterView, MemberView
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import own_window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import history
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Offline, Order
@@ -111,3 +117,65 @@ def test_while_another_member_is_away_nothing_is_touched(node: Node) -> None:
     result = node.run(offline(node))
     assert result["outcome"] == "refused" and database(node) == "large" * 100
     node.assert_all("old")
+
+
+# --- the order that the maintenance makes -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def maintained(node: Node, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The context of a maintenance run on that node, with all that a window needs in place."""
+    tools_directory = node.path / "tools"
+    tools_directory.mkdir()
+    (tools_directory / "etcdutl").touch()
+    (node.path / "kubetune-window.service").touch()
+    monkeypatch.setattr(own_window, "manifests_directory", lambda: node.manifests)
+    # These processes have a name for their only flag of their own, and no pod.
+    monkeypatch.setattr(own_window, "find", lambda component, _own_flags, proc: processes.find(component, {"name": node.name}, proc))
+    monkeypatch.setattr(own_window, "of_static_pod", lambda *_process: True)
+    monkeypatch.setattr(own_window, "read_memory", lambda component: {"schema": 1, "component": component})
+    monkeypatch.setattr(own_window, "refuse_while_restoring", lambda: None)
+    monkeypatch.setattr(own_window.tools, "keep", lambda _ctx: None)
+    monkeypatch.setattr(own_window.unit, "PATH", node.path / "kubetune-window.service")
+    config = SimpleNamespace(
+        tools="auto", tools_directory=str(tools_directory), data_directory=str(node.path / "etcd"), endpoint="https://127.0.0.1:2379",
+        ca_file="ca", cert_file="cert", key_file="key", defragmentation=SimpleNamespace(timeout_seconds=600),
+    )  # fmt: skip
+    return SimpleNamespace(config=config, host="cp1", proc=node.proc)
+
+
+def cluster(voters: int) -> ClusterView:
+    members = [Member(number, f"cp{number}", (), (f"https://cp{number}:2379",), False) for number in range(1, voters + 1)]
+    return ClusterView(tuple(MemberView(member, None) for member in members))
+
+
+def test_the_maintenance_orders_a_restart_of_what_runs(node: Node, maintained: SimpleNamespace) -> None:
+    view = cluster(3)
+    order = own_window.make_order(maintained, view, view.members[0])
+    assert order.etcd and order.kube_apiserver
+    assert (order.etcd.restart, order.kube_apiserver.restart) == (True, False)
+    for part, component in ((order.etcd, ETCD), (order.kube_apiserver, API)):
+        assert part.old == part.new == node.manifest_texts()[component]
+        assert list(part.argv) == list(part.old_argv) == node.argv(component, "old")
+        assert part.memory == part.old_memory == {"schema": 1, "component": component}
+    assert list(order.etcd_access["endpoints"]) == ["https://127.0.0.1:2379", "https://cp2:2379", "https://cp3:2379"]
+    assert order.defragmentation == Offline(str(node.path / "tools/etcdutl"), str(node.path / "etcd"), 600)
+
+
+@pytest.mark.parametrize(
+    ("without", "voters", "text"),
+    [
+        ("kubetune-window.service", 3, "run the playbook maintenance again"),
+        ("tools/etcdutl", 3, "which defragments while etcd is out"),
+        ("manifests/etcd.yaml", 3, "only a static pod can be defragmented in a window; set method online"),
+        ("", 2, "a cluster of 2 voters cannot miss one"),
+    ],
+)
+def test_what_a_window_lacks_is_said_before_it_begins(
+    node: Node, maintained: SimpleNamespace, without: str, voters: int, text: str
+) -> None:
+    if without:
+        (node.path / without).unlink()
+    view = cluster(voters)
+    with pytest.raises(KubetuneError, match=text):
+        own_window.make_order(maintained, view, view.members[0])

@@ -189,7 +189,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod, "POLL", 0.002)
     for name in ("EXIT", "ETCD_READY", "API_SERVER_READY", "WHOLE"):
         monkeypatch.setattr(patience, name, PATIENT)
-    for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01)):
+    for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01), ("FORGOTTEN", 0.0)):
         monkeypatch.setattr(patience, name, seconds)
     monkeypatch.setattr(patience, "WATCH_POLL", 0.002)
     monkeypatch.setattr(images, "runtime_problem", lambda: "")  # whatever runs where the tests do
