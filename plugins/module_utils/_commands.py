@@ -91,17 +91,19 @@ class Background:
 
 @contextmanager
 def background(
-    command: Sequence[str], environment: Mapping[str, str] | None = None, feed: bool = False
+    command: Sequence[str], environment: Mapping[str, str] | None = None, feed: bool = False, read: bool = False
 ) -> Iterator[Background]:
     """Start a program, which does not outlive the block.
 
     Args:
         feed: whether its standard input is written to (``.process.stdin``).
+        read: whether its standard output, some kB at most until it has ended, is read apart (``.process.stdout``).
     """
     with tempfile.TemporaryFile() as log:
         stdin = subprocess.PIPE if feed else subprocess.DEVNULL
         try:
-            process = subprocess.Popen(list(command), stdin=stdin, stdout=log, stderr=log, env=environment)
+            stdout = subprocess.PIPE if read else log
+            process = subprocess.Popen(list(command), stdin=stdin, stdout=stdout, stderr=log, env=environment)
         except OSError as exc:
             raise KubetuneError(f"{command[0]} cannot be run on this host ({exc})") from exc
         try:
@@ -119,3 +121,5 @@ def background(
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            if process.stdout:
+                process.stdout.close()

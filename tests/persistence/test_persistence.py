@@ -196,6 +196,7 @@ def test_kubeadm_renders_our_manifests_with_the_patches(lab: Lab, kept: None) ->
             assert resources(rendered) != resources(without[component])
 
 
+@pytest.mark.long
 def test_what_others_have_set_stays_drift_is_set_right_and_all_goes_back(lab: Lab, playbook: Playbook, kept: None) -> None:
     run = playbook("persistence", {"kubeadm_persistence_state": "absent"})
     assert run.status == 0, run.output

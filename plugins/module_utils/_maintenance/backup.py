@@ -29,7 +29,7 @@ from .config import Config
 from .context import Context
 from .journal import megabytes
 from .retention import DATE, SUFFIXES, TIME, Snapshot, expired, file_name, of_path, snapshots
-from .verification import Content, Hash, Sidecar
+from .verification import Content, Sidecar
 
 STEP, PRUNE = "backup", "prune"
 ADVICE = "set backup.copy_command, or mount other storage at backup.directory"
@@ -37,7 +37,6 @@ ADVICE = "set backup.copy_command, or mount other storage at backup.directory"
 #: Seconds without a byte after which a stream is given up; a member that compacts or checks itself may pause.
 _STALLED = 60.0
 _POLL = 0.02
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,13 @@ def _take(ctx: Context, member: _Member) -> Snapshot:
     part = plain.with_name(plain.name + ".part")
     with ExitStack() as undo:
         undo.callback(_remove_parts, part)
-        hashed = download(ctx, part)
+        download(ctx, part)
         streamed = time.monotonic() - started
-        facts = verification.check_plain(tools.tool(ctx, "etcdutl"), part, hashed)
+        facts, content = verification.check_plain(tools.tool(ctx, "etcdutl"), part)
         _check_revision(member, facts)
-        made = _finished_parts(ctx, plain, part, hashed.content, undo)
+        made = _finished_parts(ctx, plain, part, content, undo)
         final = plain.with_name(plain.name + SUFFIXES[ctx.config.backup.encryption])
-        sidecar = _sidecar(ctx, member, facts, hashed.content, {path.name: content for path, (_part, content) in made.items()})
+        sidecar = _sidecar(ctx, member, facts, content, {path.name: each for path, (_part, each) in made.items()})
         snapshot = of_path(final)
         assert snapshot is not None
         undo.callback(snapshot.sidecar.unlink, missing_ok=True)
@@ -208,30 +207,28 @@ def _free_path(ctx: Context, member: str) -> Path:
         ctx.sleep(1.0)
 
 
-def download(ctx: Context, part: Path) -> Hash:
-    """The member's snapshot, hashed on its way and synced.
+def download(ctx: Context, part: Path) -> None:
+    """The member's snapshot, synced.
 
     The member's own etcdctl is four times as fast as the JSON gateway, which serves where there is no etcdctl.
     """
     etcdctl = tools.tool(ctx, "etcdctl")
     if etcdctl:
-        hashed = _stream(ctx, etcdctl, part)
+        _stream(ctx, etcdctl, part)
     else:
         ctx.journal.say(STEP, "warning", "there is no etcdctl on this host: the slower JSON gateway serves", reason="no_etcdctl")
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             ctx.client.snapshot(ctx.config.endpoint, stream)
-        hashed = verification.hash_file(part)
     os.chmod(part, 0o600)
     descriptor = os.open(part, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return hashed
 
 
-def _stream(ctx: Context, etcdctl: str, part: Path) -> Hash:
-    """etcdctl writes ``NAME.part``, which this follows, and renames it at its end."""
+def _stream(ctx: Context, etcdctl: str, part: Path) -> None:
+    """etcdctl writes ``NAME.part``, whose growth is watched, and renames it at its end."""
     config = ctx.config
     command = [
         etcdctl,
@@ -243,35 +240,28 @@ def _stream(ctx: Context, etcdctl: str, part: Path) -> Hash:
         "save",
         str(part),
     ]
-    hashed = Hash()
     growing = part.with_name(part.name + ".part")
-    with background(command, ENVIRONMENT) as program, ExitStack() as stack:
-        stream = None
-        last = time.monotonic()
-        while True:
-            ended = program.process.poll() is not None  # asked first: what is read after its end is all there is
-            if stream is None and growing.exists():
-                try:
-                    stream = stack.enter_context(open(growing, "rb"))
-                except FileNotFoundError:
-                    pass  # renamed in this moment
-            if stream is None and ended and part.exists():
-                stream = stack.enter_context(open(part, "rb"))
-            data = stream.read(_CHUNK) if stream else b""
-            if data:
-                hashed.update(data)
-                last = time.monotonic()
-            elif ended:
-                break
-            elif time.monotonic() - last > _STALLED:
-                raise KubetuneError(f"the snapshot stream stands still after {megabytes(hashed.size)}: given up after {_STALLED:g} s")
-            else:
-                time.sleep(_POLL)
+    size, last = 0, time.monotonic()
+    with background(command, ENVIRONMENT) as program:
+        while program.process.poll() is None:
+            now = time.monotonic()
+            grown = _size(growing)
+            if grown > size:
+                size, last = grown, now
+            elif now - last > _STALLED:
+                raise KubetuneError(f"the snapshot stream stands still after {megabytes(size)}: given up after {_STALLED:g} s")
+            time.sleep(_POLL)
         try:
             program.finish(_POLL)
         except KubetuneError as exc:
-            raise KubetuneError(f"the snapshot stream broke after {megabytes(hashed.size)}: {exc}") from exc
-    return hashed
+            raise KubetuneError(f"the snapshot stream broke after {megabytes(size)}: {exc}") from exc
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _remove_parts(part: Path) -> None:

@@ -88,7 +88,7 @@ def by_hand(ctx: Context, path: Path, into: Path, identity: Identity, bump_revis
             if snapshot.sidecar.exists():
                 verification.verify(ctx, snapshot, None)
             else:
-                verification.check_plain(tools.tool(ctx, "etcdutl"), plain, verification.hash_file(plain))
+                verification.check_plain(tools.tool(ctx, "etcdutl"), plain)
             restore(tools.needed(ctx, "etcdutl"), plain, into, identity, bump_revision=bump_revision)
     except (KubetuneError, OSError) as exc:
         ctx.journal.say(STEP, "failed", f"{path}: {exc}", path=path)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._commands import ENVIRONMENT, output
+from .._commands import ENVIRONMENT, background
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from . import encryption, tools
@@ -177,39 +177,48 @@ def verify(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> tuple[Si
     if snapshot.encryption != "none" and not ctx.config.backup.identity_file:
         return sidecar, "checksum"  # of what is encrypted; what is in it was verified before
     with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path:
-        facts = check_plain(tools.tool(ctx, "etcdutl"), path, hash_file(path))
+        facts, _content = check_plain(tools.tool(ctx, "etcdutl"), path)
     for name, recorded in (("revision", sidecar.revision), ("totalKey", sidecar.keys), ("hash", sidecar.hash)):
         if name in facts and facts["verified_by"] == sidecar.verified_by and facts[name] != recorded:
             raise KubetuneError(f"etcdutl finds {name} {facts[name]}, and {recorded} was recorded when it was taken")
     return sidecar, facts["verified_by"]
 
 
-def check_plain(program: str | None, path: Path, hashed: Hash) -> dict[str, Any]:
-    """What etcdutl says of a snapshot, beside ``verified_by``; nothing more where there is no etcdutl.
+def check_plain(program: str | None, path: Path) -> tuple[dict[str, Any], Content]:
+    """What etcdutl says of a snapshot, beside ``verified_by``; nothing more where there is no etcdutl. And what is in the file.
 
     Args:
-        program: path of etcdutl.
+        program: path of etcdutl, which walks the file while it is hashed here.
 
     Raises:
         KubetuneError: with the reason why it is none.
     """
     check_file(path)
-    if not hashed.matches:
-        raise KubetuneError("its content is not what etcd's checksum at its end was made of: it is damaged")
     if program is None:
-        return {"verified_by": "checksum"}
+        return {"verified_by": "checksum"}, _sound(path)
     version = tools.version(program)
-    command = [program, "snapshot", "status", str(path), "--write-out=json"]
-    try:
-        facts = json.loads(output(command, environment=ENVIRONMENT, timeout=_CHECK_TIMEOUT))
-    except (KubetuneError, ValueError) as exc:
-        raise KubetuneError(f"etcdutl {version} does not accept it: {str(exc)[-300:]}") from exc
+    with background([program, "snapshot", "status", str(path), "--write-out=json"], ENVIRONMENT, read=True) as walk:
+        content = _sound(path)
+        try:
+            walk.finish(_CHECK_TIMEOUT)
+            assert walk.process.stdout
+            facts = json.loads(walk.process.stdout.read())
+        except (KubetuneError, ValueError) as exc:
+            raise KubetuneError(f"etcdutl {version} does not accept it: {str(exc)[-300:]}") from exc
     if not tools.reads(version, facts.get("version", "")):
         raise KubetuneError(
             f"it has storage version {facts['version']}, and etcdutl here is {version}: it takes etcd {facts['version'].rpartition('.')[0]} "
             "or newer to restore it"
         )
-    return {**facts, "verified_by": f"etcdutl {version}"}
+    return {**facts, "verified_by": f"etcdutl {version}"}, content
+
+
+def _sound(path: Path) -> Content:
+    """What is in a snapshot; KubetuneError where the checksum at its end is not of what stands before it."""
+    hashed = hash_file(path)
+    if not hashed.matches:
+        raise KubetuneError("its content is not what etcd's checksum at its end was made of: it is damaged")
+    return hashed.content
 
 
 def _compare(path: Path, expected: Content) -> None:

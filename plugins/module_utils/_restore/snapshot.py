@@ -89,7 +89,7 @@ def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, co
         if not snapshot.sidecar.exists():
             if snapshot.encryption != "none":
                 raise KubetuneError(f"it is encrypted with {snapshot.encryption}, and its sidecar {snapshot.sidecar.name} is not beside it")
-            checked = verification.check_plain(str(programs_in / "etcdutl"), path, verification.hash_file(path))
+            checked, _content = verification.check_plain(str(programs_in / "etcdutl"), path)
             _copy(path, target)
             facts.update(taken_at=_time(path.stat().st_mtime), revision=checked["revision"], keys=checked["totalKey"])
         else:
