@@ -143,10 +143,11 @@ options:
           Each member serves nothing while it is defragmented, and clients notice neither when it begins nor that there are others: with
           V(online), which one node does for all, those that are connected to it wait, about a second for each 100 MB. With V(window) each node
           defragments its own member in a node window, while it and the node's API server are out: clients go on at another one, and what waits
-          is the node. For that a client has to know more than one endpoint, as with a load balancer before the API servers.
+          is the node. For that a client has to know more than one endpoint, as with a load balancer before the API servers. V(auto) is a
+          window where etcd is a static pod in a cluster of at least three voters, and online elsewhere.
         type: str
-        choices: [online, window]
-        default: online
+        choices: [auto, online, window]
+        default: auto
       rule:
         description: >-
           When a member is due, where there is anything to gain at all: an expression with the names of etcd-defrag's rules,
@@ -307,7 +308,7 @@ _COMPACTION = {
 }
 _DEFRAGMENTATION = {
     "enabled": {"type": "bool", "default": True},
-    "method": {"type": "str", "choices": ["online", "window"], "default": "online"},
+    "method": {"type": "str", "choices": ["auto", "online", "window"], "default": "auto"},
     "rule": {"type": "str", "default": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)"},
     "hours": {"type": "list", "elements": "str", "default": []},
     "timeout_seconds": {"type": "int", "default": 300},

@@ -5,8 +5,8 @@
 
     python -m tests.benchmarks.backup [MEGABYTES, 500 by default] [PAIRS, 7 by default]
 
-etcdctl alone writes and syncs the file. The maintenance streams it through the same etcdctl, hashes it on the way, has etcdutl walk all
-of it, and writes a sidecar; what of that is the stream, its own journal says. Told are seconds of each, and how many times etcdctl's
+etcdctl alone writes and syncs the file. The maintenance has the same etcdctl do that, then hashes it while etcdutl walks all of it, and
+writes a sidecar; what of that is the stream, its own journal says. Told are seconds of each, and how many times etcdctl's
 throughput the maintenance has, pair by pair: of the stream, and of the whole program from its start to its end.
 """
 

@@ -6,9 +6,12 @@
     python -m tests.benchmarks.defragmentation [MEGABYTES, 500 by default] [ROUNDS, 3 by default]
 
 The lab has to be up and tuned. Before each turn the database is filled, half of it deleted and compacted. Then a client writes to etcd and
-one to the API servers, each request to the next endpoint, as etcd's own client and a balancer spread them: neither notices that a server
-is slow, and both go on at once where one does not answer. Told are the longest time without an acknowledgement, attempts without one, and
+one to the API servers, each request to the next endpoint that is up, as etcd's own client and a balancer spread them: neither notices that
+a server is slow, and both go on at once where one does not answer. Told are the longest time without an acknowledgement, attempts without one, and
 lost writes, per turn, and as a share of the guide's of the same round.
+
+Each turn writes a database's worth of log. A starting etcd holds in memory what it wrote since its last snapshot, so they are made each
+1000 entries here, not each 100 000: otherwise the third or fourth restart ends at the pod's memory limit.
 """
 
 from __future__ import annotations
@@ -41,44 +44,59 @@ CONFIG_MAP = "/api/v1/namespaces/kube-system/configmaps/kubetune-benchmark"
 
 
 class Client(threading.Thread):
-    """Sends one request after the other, each to the next endpoint; on a broken connection at once to the one behind it.
+    """Sends one request after the other, each to the next endpoint that is up.
+
+    One that breaks a connection or answers with an error is down, and the request goes to the one behind it at once. It is up again when a
+    new connection stands and the probe says so, which nobody waits for: as with a gRPC client's connections, and a balancer's checks.
 
     acknowledged: (monotonic seconds, number). errors: attempts without an acknowledgement.
     """
 
-    def __init__(self, name: str, connect: Callable[[int], http.client.HTTPSConnection], count: int, request: Callable[[int], tuple]) -> None:
+    def __init__(
+        self, name: str, connect: Callable[[int], http.client.HTTPSConnection], count: int, request: Callable[[int], tuple], probe: str = ""
+    ) -> None:
         super().__init__(name=name, daemon=True)
-        self._connect, self._count, self._request = connect, count, request
+        self._connect, self._count, self._request, self._probe = connect, count, request, probe
         self._stop_asked = threading.Event()
+        self._up: dict[int, http.client.HTTPSConnection] = {}
         self.acknowledged: list[tuple[float, int]] = []
         self.errors = 0
 
     def run(self) -> None:
-        connections: dict[int, http.client.HTTPSConnection] = {}
+        for each in range(self._count):
+            self._bring_up(each)
         at = number = 0
         while not self._stop_asked.is_set():
-            while not self._stop_asked.is_set():
-                at = (at + 1) % self._count
-                connection = connections.setdefault(at, self._connect(at))
-                try:
-                    connection.request(*self._request(number))
-                    response = connection.getresponse()
-                    response.read()
-                    if response.status == 200:
-                        break
-                except (OSError, http.client.HTTPException):
-                    pass
-                self.errors += 1
-                connection.close()
-                del connections[at]
-                time.sleep(0.005)
-            else:
-                break
-            self.acknowledged.append((time.monotonic(), number))
-            number += 1
-            time.sleep(PACE)
-        for connection in connections.values():
+            at = (at + 1) % self._count
+            connection = self._up.get(at)
+            if connection is None:
+                time.sleep(0.001)
+                continue
+            if _answers(connection, *self._request(number)):
+                self.acknowledged.append((time.monotonic(), number))
+                number += 1
+                time.sleep(PACE)
+                continue
+            self.errors += 1
             connection.close()
+            del self._up[at]
+            threading.Thread(target=self._bring_up, args=(at,), daemon=True).start()
+        for connection in list(self._up.values()):
+            connection.close()
+
+    def _bring_up(self, at: int) -> None:
+        while not self._stop_asked.is_set():
+            connection = self._connect(at)
+            try:
+                connection.connect()
+            except OSError:
+                pass
+            else:
+                if not self._probe or _answers(connection, "GET", self._probe):
+                    self._up[at] = connection
+                    return
+            connection.close()
+            time.sleep(0.2)
 
     def finish(self) -> float:
         """The longest time without an acknowledgement."""
@@ -86,6 +104,16 @@ class Client(threading.Thread):
         self.join()
         times = [at for at, _number in self.acknowledged]
         return max((b - a for a, b in zip(times, times[1:])), default=0.0)
+
+
+def _answers(connection: http.client.HTTPSConnection, *request: Any) -> bool:
+    try:
+        connection.request(*request)
+        response = connection.getresponse()
+        response.read()
+        return response.status == 200
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 class Api:
@@ -125,7 +153,7 @@ def api_client(lab: nodes.Lab) -> Client:
     def request(number: int) -> tuple:
         return "PATCH", CONFIG_MAP, json.dumps({"data": {"n": str(number)}}), {"Content-Type": "application/merge-patch+json"}
 
-    return Client("API client", Api(lab).connect, len(lab.nodes), request)
+    return Client("API client", Api(lab).connect, len(lab.nodes), request, "/readyz")
 
 
 def fragment(lab: nodes.Lab, megabytes: int) -> None:
@@ -163,8 +191,12 @@ def set_up(lab: nodes.Lab, method: str) -> None:
         "etcd_maintenance_interval_seconds": 60,
         "etcd_maintenance_defragmentation_rule": "dbSizeFree >= 50*1024*1024",
     }
+    play(lab, "maintenance", variables)
+
+
+def play(lab: nodes.Lab, playbook: str, variables: dict[str, Any]) -> None:
     subprocess.run(
-        ["ansible-playbook", "-i", str(lab.inventory), "kubetune.control_plane.maintenance", "-e", json.dumps(variables)],
+        ["ansible-playbook", "-i", str(lab.inventory), f"kubetune.control_plane.{playbook}", "-e", json.dumps(variables)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -196,6 +228,7 @@ def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> di
 def main(arguments: list[str]) -> int:
     megabytes, rounds = (int(each) for each in (*arguments, *("500", "3")[len(arguments):]))
     lab = nodes.load()
+    play(lab, "site", {"etcd_static_pod_flags": {"snapshot-count": 1000}, "node_window_watch_seconds": 0})
     shares: dict[tuple[str, str], list[float]] = {}
     failed = False
     for number in range(rounds):

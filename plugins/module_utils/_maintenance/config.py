@@ -37,8 +37,9 @@ class Defragmentation:
     """
     Attributes:
         enabled: whether this step is done at all.
-        method: ``online``, of all members by one node, each of them serving nothing for as long as it takes; or ``window``, of each
-            node its own member while it and the node's API server are out, so that clients go on at another one.
+        method: ``online``, of all members by one node, each of them serving nothing for as long as it takes; ``window``, of each
+            node its own member while it and the node's API server are out, so that clients go on at another one; or ``auto``, a window
+            where that can be, see `own_window.possible`.
         rule: when a member is due, see `rule`.
         hours: times of the host's day in which it may be done, each ``HH:MM-HH:MM``; empty for any time.
         timeout_seconds: for one member; it serves nothing meanwhile.
@@ -49,6 +50,10 @@ class Defragmentation:
     rule: str
     hours: list[str]
     timeout_seconds: int
+
+    @property
+    def may_open_windows(self) -> bool:
+        return self.enabled and self.method != "online"
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
         {
             "enabled": _Switch(),
             "rule": _Rule(),
-            "method": _Text("online|window", "online or window"),
+            "method": _Text("auto|online|window", "auto, online or window"),
             "hours": _Texts(_Text(rf"({_TIME})-(?!\1){_TIME}", "two times of the day such as 22:00-05:00")),
             "timeout_seconds": _Number(10, 3600, "seconds"),
         },

@@ -55,15 +55,21 @@ def next_member(view: ClusterView, remaining: Sequence[int]) -> MemberView | Non
 
 def run(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     """True when members were defragmented."""
-    if ctx.config.defragmentation.method == "window":
+    if in_windows(ctx):
         return _own(ctx, sizes)
     due = plan(ctx, sizes)
     return bool(due) and ctx.change(STEP, lambda lock: _apply(ctx, lock, due))
 
 
+def in_windows(ctx: Context) -> bool:
+    """Whether this host does its own member, in a window."""
+    config = ctx.config.defragmentation
+    return config.may_open_windows and (config.method == "window" or own_window.possible(ctx))
+
+
 def record_of(ctx: Context) -> str:
     """What the record of the last time has behind its name: each host keeps its own where it does its own member."""
-    return f"-{ctx.client.status(ctx.config.endpoint).member_id:x}" if ctx.config.defragmentation.method == "window" else ""
+    return f"-{ctx.client.status(ctx.config.endpoint).member_id:x}" if in_windows(ctx) else ""
 
 
 def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:

@@ -214,7 +214,7 @@ class Installation:
         made = {self._path(CONFIG).parent: 0o755, self._path(config.state_directory): 0o700, self._path(config.drill.directory): 0o700}
         if config.backup.enabled:
             made[self._path(config.backup.directory)] = 0o700
-        if config.backup.enabled or config.defragmentation.method == "window":
+        if config.backup.enabled or config.defragmentation.may_open_windows:
             made[self._path(config.tools_directory)] = 0o755
         if config.metrics_directory:
             made[self._path(config.metrics_directory)] = 0o755
@@ -233,7 +233,7 @@ class Installation:
 
     def _provide_window(self, program: str, interpreter: str) -> None:
         """The unit that a window of this host's member runs in; it stays when the maintenance goes, as after any other window."""
-        if self._config.defragmentation.enabled and self._config.defragmentation.method == "window" and not self._window.exists():
+        if self._config.defragmentation.may_open_windows and not self._window.exists():
             self._outcome.changed = True
             if not self._check:
                 window.install(interpreter, program)

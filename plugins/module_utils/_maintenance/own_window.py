@@ -30,6 +30,8 @@ from .context import Context
 
 #: All hosts' windows are of one run: where one fails, the others do not begin for an hour.
 RUN_ID = "maintenance-defragmentation"
+#: Of which one can be missed.
+_MIN_VOTERS = 3
 _POLL = 1.0
 #: Seconds without a word of a window, and without its unit.
 _SILENCE, _IDLE = 900.0, 60.0
@@ -49,6 +51,12 @@ def defragment(ctx: Context, view: ClusterView, member: MemberView, state: Path 
     return _wait(ctx, order.id, state)
 
 
+def possible(ctx: Context) -> bool:
+    """Whether etcd is a static pod of this host, in a cluster that can miss a member."""
+    voters = [each for each in ctx.client.members(linearizable=False) if not each.is_learner]
+    return len(voters) >= _MIN_VOTERS and unit.PATH.exists() and (manifests_directory() / f"{ETCD}.yaml").exists()
+
+
 def make_order(ctx: Context, view: ClusterView, member: MemberView) -> Order:
     """The manifests stay as they are; etcd goes out and comes in again.
 
@@ -66,7 +74,7 @@ def make_order(ctx: Context, view: ClusterView, member: MemberView) -> Order:
     if not etcdutl.exists():
         raise KubetuneError(f"there is no {etcdutl}, which defragments while etcd is out")
     config = ctx.config
-    if len(view.voters) < 3:
+    if len(view.voters) < _MIN_VOTERS:
         raise KubetuneError(
             f"a cluster of {len(view.voters)} voters cannot miss one: set etcd_maintenance_defragmentation_method to online for it"
         )

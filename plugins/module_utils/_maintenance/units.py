@@ -137,7 +137,7 @@ def _reaches_into_etcd(job: Job, config: Config) -> bool:
 
 
 def _opens_windows(job: Job, config: Config) -> bool:
-    return job.command == "run" and config.defragmentation.enabled and config.defragmentation.method == "window"
+    return job.command == "run" and config.defragmentation.may_open_windows
 
 
 def _network(job: Job, config: Config) -> str:

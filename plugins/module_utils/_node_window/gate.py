@@ -16,6 +16,7 @@ from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock
 from .._node import images
 from .._node.state import free_bytes, make_state_directory, sync_directory
+from .._static_pod.manifest import memory_limit_in
 from . import patience, wal
 from .journal import Journal
 from .order import Order
@@ -77,6 +78,7 @@ class Gate:
         self._make_sure_of_room()
         self._make_sure_of_the_runtime()
         self._make_sure_of_the_wal()
+        self._make_sure_of_the_memory()
         database = 0
         if not self._order.bootstraps:
             if self._client.get(stop_key(self._order)):
@@ -125,6 +127,24 @@ class Gate:
             problems += relocation.obstacles()
         if any(problems):
             raise Refused("; ".join(filter(None, problems)))
+
+    def _make_sure_of_the_memory(self) -> None:
+        """A starting etcd holds what it wrote since its last snapshot; where the limit is below that, the kernel kills it each time."""
+        order, etcd = self._order, self._etcd
+        if order.wal:
+            directory, data = Path(order.wal.old), Path(order.wal.data)
+        elif order.defragmentation:
+            directory, data = Path(order.defragmentation.data, "member/wal"), Path(order.defragmentation.data)
+        else:
+            return
+        limit = memory_limit_in(etcd.part.new) if etcd and etcd.part.changes and etcd.part.new else None
+        log = wal.replayed_bytes(directory, data)
+        if limit is not None and log * patience.REPLAY > limit:
+            raise Refused(
+                f"etcd would not start again: it reads the {log >> 20} MiB that it wrote since its last snapshot into memory, which takes up to "
+                f"{int(log * patience.REPLAY) >> 20} MiB, and limits.memory is {limit >> 20} MiB: raise it in the same run "
+                "(etcd_static_pod_resources), or wait until --snapshot-count entries have been written and the next snapshot is there"
+            )
 
     def _make_sure_of_the_api_server(self, api: Pod) -> None:
         """An API server whose health cannot be seen before the change could not be proved after it either.

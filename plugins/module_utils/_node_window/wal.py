@@ -39,6 +39,25 @@ def segments(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.wal"))
 
 
+def replayed_bytes(directory: Path, data: Path) -> int:
+    """Of the segments that a starting etcd reads, all of them into memory: those with entries behind its last snapshot.
+
+    Their names end with the index of their first entry (server/storage/wal/wal.go, Open and ReadAll), those of snapshots with the
+    one of their last (server/etcdserver/api/snap/snapshotter.go, etcd 3.5 to 3.7).
+
+    Args:
+        data: etcd's data directory.
+    """
+    snapshots = [_index(each) for each in (data / "member/snap").glob("*-*.snap")]
+    found = segments(directory)
+    behind = [number for number, each in enumerate(found) if _index(each) <= max(snapshots, default=0)]
+    return sum(each.stat().st_size for each in found[max(behind, default=0) :])
+
+
+def _index(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2], 16)
+
+
 @dataclass(frozen=True)
 class Relocation:
     """One WAL's way from where it is to where it shall be.

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
 from .._errors import KubetuneError
+from .flags import BadValue
+from .resources import quantity
 
 #: What the kubelet replaces in a command line and in a variable's value, or takes one $ from.
 _REFERENCE = re.compile(r"\$\$|\$\([^)]*\)")
@@ -197,6 +199,17 @@ def grace_in(text: str) -> int:
     """Seconds that a pod has to leave, from its manifest's text, on hosts, which have no YAML reader."""
     found = re.search(r"^ +[\"']?terminationGracePeriodSeconds[\"']? *: *(\d+)", text, re.MULTILINE)
     return int(found.group(1)) if found else GRACE
+
+
+def memory_limit_in(text: str) -> int | None:
+    """Bytes of the largest memory limit of a container, from a manifest's text like `grace_in`; None where none is seen."""
+    below = [lines for _indent, lines in re.findall(r"^( *)[\"']?limits[\"']? *:((?:\n\1 +.*)+)", text, re.MULTILINE)]
+    below += re.findall(r"\blimits[\"']?\s*:\s*\{([^}]*)\}", text)
+    found = [each for lines in below for each in re.findall(r"\bmemory[\"']?\s*:\s*[\"']?([0-9][0-9.a-zA-Z]*)", lines)]
+    try:
+        return max((int(quantity(each)) for each in found), default=None)
+    except BadValue:
+        return None
 
 
 def _unshared(data: Any) -> Any:

@@ -30,7 +30,7 @@ GOOD: dict[str, Any] = {
     "compaction": {"mode": "auto", "retention_seconds": 3600, "min_revisions": 100_000},
     "defragmentation": {
         "enabled": True,
-        "method": "online",
+        "method": "auto",
         "rule": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
         "hours": [],
         "timeout_seconds": 300,

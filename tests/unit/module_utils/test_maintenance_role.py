@@ -113,11 +113,16 @@ def test_service_may_write_to_its_directories_only(job: Job, command: str, writa
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "capabilities"),
-    [("tools", "auto", "CAP_SYS_PTRACE"), ("tools", "/opt/etcd", ""), ("backup.enabled", False, "")],
+    ("tools", "backups", "method", "capabilities"),
+    [
+        ("auto", True, "online", "CAP_SYS_PTRACE"), ("/opt/etcd", True, "window", ""), ("auto", False, "online", ""),
+        ("auto", False, "window", "CAP_SYS_PTRACE"), ("auto", False, "auto", "CAP_SYS_PTRACE"),
+    ],
 )
-def test_service_has_one_capability_and_only_where_it_needs_it(path: str, value: Any, capabilities: str) -> None:
-    assert _service(MAINTENANCE, changed(path, value))["CapabilityBoundingSet"] == capabilities
+def test_service_has_one_capability_and_only_where_it_needs_it(tools: str, backups: bool, method: str, capabilities: str) -> None:
+    config = changed("tools", tools)
+    config["backup"]["enabled"], config["defragmentation"]["method"] = backups, method
+    assert _service(MAINTENANCE, config)["CapabilityBoundingSet"] == capabilities
 
 
 @pytest.mark.parametrize(("endpoint", "denied"), [("https://127.0.0.1:2379", True), ("https://10.0.0.1:2379", False)])

@@ -14,7 +14,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod
     duration_seconds,
     version_of,
 )
-from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest, flags_of
+from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod.manifest import Manifest, flags_of, memory_limit_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -233,3 +233,21 @@ def test_the_largest_init_container_counts_when_it_is_more() -> None:
     manifest = pod(["etcd"], resources={"requests": {"cpu": "1"}})
     manifest["spec"]["initContainers"] = [{"name": "x", "resources": {"requests": {"cpu": "1500m"}}}]
     assert resources.pod_request(manifest, "cpu") == 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("    resources:\n      limits:\n        cpu: 2\n        memory: 4Gi\n      requests:\n        memory: 8Gi\n", 4 * 2**30),
+        ("    resources:\n      requests:\n        memory: 8Gi\n      limits:\n        memory: \"512M\"\n    volumeMounts: []\n", 512_000_000),
+        ("    resources:\n      limits: {cpu: '2', 'memory': 1024}\n", 1024),
+        ('{"resources": {"limits": {"memory": "1Gi"}}}', 2**30),
+        ("    resources:\n      limits:\n        cpu: 2\n      requests:\n        memory: 8Gi\n", None),
+        ("    resources:\n      limits:\n        memory: 1Gi\n  - resources:\n      limits:\n        memory: 2Gi\n", 2 * 2**30),
+        ("    resources:\n      limits:\n        memory: 12xy\n", None),
+        ("", None),
+    ],
+    ids=["block", "after requests", "flow", "JSON", "cpu only", "two containers", "no quantity", "nothing"],
+)
+def test_a_memory_limit_is_seen_in_the_text(text: str, limit: int | None) -> None:
+    assert memory_limit_in(text) == limit

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any, Callable
@@ -256,3 +257,55 @@ def test_a_data_disk_without_room_for_the_next_segments_is_found_before(tmp_path
     stays = Wal(str(node.places["old"]), str(node.places["old"]), str(node.data))
     monkeypatch.setattr(wal, "NEXT_SEGMENTS", 2**62)
     assert_untouched(node, node.order(node.part(ETCD), wal=stays), "is full: make room")
+
+
+# --- the memory that the next start takes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("segments", "snapshots", "replayed"),
+    [
+        ({"0-0": 64, "1-2710": 64, "2-4e20": 30}, ["2-2710"], 94),  # 2710 begins the segment itself
+        ({"0-0": 64, "1-2710": 64, "2-4e20": 30}, ["2-270f"], 158),
+        ({"0-0": 64, "1-2710": 64, "2-4e20": 30}, ["1-100", "2-4e21"], 30),
+        ({"0-0": 64, "1-2710": 64}, [], 128),  # none was made yet
+        ({"7-4e20": 64, "8-4e30": 10}, [], 74),  # the first ones are purged
+        ({}, ["1-100"], 0),
+    ],
+)
+def test_a_start_reads_what_stands_behind_the_last_snapshot(
+    tmp_path: Path, segments: dict[str, int], snapshots: list[str], replayed: int
+) -> None:
+    log, snap = tmp_path / "member/wal", tmp_path / "member/snap"
+    log.mkdir(parents=True)
+    snap.mkdir()
+    for name, size in segments.items():
+        number, index = name.split("-")
+        (log / f"{number:0>16}-{index:0>16}.wal").write_bytes(b"x" * size)
+    for name in snapshots:
+        term, index = name.split("-")
+        (snap / f"{term:0>16}-{index:0>16}.snap").touch()
+    (snap / "db").touch()
+    (log / "0.tmp").write_bytes(b"prepared")
+    assert wal.replayed_bytes(log, tmp_path) == replayed
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("1Gi", True), ("4Gi", False), ("", False)])
+def test_an_etcd_that_its_limit_would_kill_at_its_start_is_not_stopped(
+    tmp_path: Path, limit: str, refused: bool
+) -> None:
+    node = LoggedNode(tmp_path)
+    try:
+        with open(node.places["old"] / "0-0.wal", "ab") as segment:
+            segment.truncate(700 << 20)
+        part = node.part(ETCD)
+        text = json.loads(part.new or "")
+        text["resources"] = {"limits": {"memory": limit} if limit else {}}
+        order = node.order(dataclasses.replace(part, new=json.dumps(text)), wal=Wal(str(node.places["old"]), str(node.places["old"]), str(node.data)))
+        if refused:
+            assert_untouched(node, order, r"reads the 700 MiB that it wrote since its last snapshot into memory, which takes up to 1050 MiB")
+        else:
+            node.places["new"] = node.places["old"]
+            assert node.run(order)["outcome"] == "changed"
+    finally:
+        node.kubelet.close()

@@ -14,7 +14,8 @@ import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.client import Member
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import ClusterView, MemberView
-from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import own_window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import defragmentation, own_window
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import Defragmentation
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import history
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
@@ -179,3 +180,29 @@ def test_what_a_window_lacks_is_said_before_it_begins(
     view = cluster(voters)
     with pytest.raises(KubetuneError, match=text):
         own_window.make_order(maintained, view, view.members[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "voters", "without", "windows"),
+    [
+        ("auto", 3, "", True),
+        ("auto", 5, "", True),
+        ("auto", 2, "", False),
+        ("auto", 1, "", False),
+        ("auto", 3, "manifests/etcd.yaml", False),
+        ("auto", 3, "kubetune-window.service", False),
+        ("window", 1, "", True),  # which then says why it cannot be
+        ("online", 3, "", False),
+    ],
+)
+def test_windows_are_opened_where_they_can_be(
+    node: Node, maintained: SimpleNamespace, method: str, voters: int, without: str, windows: bool
+) -> None:
+    if without:
+        (node.path / without).unlink()
+    learner = Member(9, "", (), (), True)
+    maintained.client = SimpleNamespace(members=lambda linearizable: [learner, *(each.member for each in cluster(voters).members)])
+    maintained.config.defragmentation = Defragmentation(True, method, "dbSize > 0", [], 600)
+    assert defragmentation.in_windows(maintained) is windows
+    maintained.config.defragmentation = Defragmentation(False, method, "dbSize > 0", [], 600)
+    assert not defragmentation.in_windows(maintained)
