@@ -75,10 +75,11 @@ class Gate:
         for pod in self._pods:
             if pod.text() != pod.part.old:
                 raise Refused(f"{pod.path} has been changed since the plan: run again")
-        self._make_sure_of_room()
-        self._make_sure_of_the_runtime()
+        # First: where the WAL is gone, there is no room to be looked at either.
         self._make_sure_of_the_wal()
+        self._make_sure_of_room()
         self._make_sure_of_the_memory()
+        self._make_sure_of_the_runtime()
         database = 0
         if not self._order.bootstraps:
             if self._client.get(stop_key(self._order)):

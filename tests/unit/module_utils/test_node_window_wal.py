@@ -309,3 +309,13 @@ def test_an_etcd_that_its_limit_would_kill_at_its_start_is_not_stopped(
             assert node.run(order)["outcome"] == "changed"
     finally:
         node.kubelet.close()
+
+
+def test_a_wal_that_is_gone_with_its_disk_is_said_as_such(tmp_path: Path) -> None:
+    """Its directory was on the disk: there is nothing to be asked for its room."""
+    node = LoggedNode(tmp_path)
+    try:
+        gone = str(tmp_path / "wal-disk/gone")
+        assert_untouched(node, node.order(node.part(ETCD), wal=Wal(gone, gone, str(node.data))), "gone holds no WAL that a restarted etcd could use")
+    finally:
+        node.kubelet.close()
