@@ -387,6 +387,7 @@ def test_a_certificate_is_about_to_expire(fault: Fault) -> None:
 # --- controllers and hosts ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_controllers_change_the_same_node(fault: Fault) -> None:
     """The second one comes while the window of the first is open, with other variables."""
     fault.name = "two controllers at once, the same node"

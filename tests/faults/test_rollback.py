@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.benchmarks.writer import Writer
 from tests.faults.conftest import Playbook
 from tests.lab.nodes import Lab
@@ -16,6 +18,7 @@ def to(target: str) -> dict:
     return {"kubetune_rollback_to": target, "node_window_watch_seconds": 0}
 
 
+@pytest.mark.long
 def test_the_state_before_a_run_is_listed_and_comes_back(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
     assert playbook().status == 0
     before = [node.shell("sha256sum /etc/kubernetes/manifests/* /var/lib/kubetune/applied/*").stdout for node in lab.nodes]
