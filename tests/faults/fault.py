@@ -284,7 +284,9 @@ class Fault:
             words = [OUTCOMES["refused"]]
         if set(words) <= {OUTCOMES["refused"], OUTCOMES["rolled_back"]} and not self.touched_manifests:
             changed = [
-                node.name for node, before, after in zip(self.lab.nodes, self._before, now) if before.manifests != after.manifests
+                node.name
+                for node, before, after in zip(self.lab.nodes, self._before, now)
+                if only in (None, node) and before.manifests != after.manifests
             ]
             problems += [f"the manifests are others on {', '.join(changed)}"] if changed else []
         return ", then ".join(dict.fromkeys(words)) or "nothing was begun"

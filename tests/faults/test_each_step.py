@@ -73,10 +73,14 @@ def test_the_module_is_killed_while_it_follows(fault: Fault) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("steps", HALVES, ids=NAMES)
 def test_the_kubelet_is_away_for_a_while(fault: Fault, steps: tuple[str, ...]) -> None:
+    """One that starts while its API server is out ends no pod until it hears from it (pkg/kubelet/config, SeenAllSources): whether that
+    node's window is carried through or undone depends on how far the kubelet had come."""
     fault.name = "kubelet is stopped for 15 s"
     run = fault.strike_each(steps, "systemctl stop kubelet; sleep 15; systemctl start kubelet")
-    assert run.status == 0, run.output
-    assert each_runs(fault)
+    if run.status == 0:
+        assert each_runs(fault)
+    else:
+        assert "has not ended" in run.output and "the old manifests are back and healthy" in run.output, run.output
 
 
 @pytest.mark.long
