@@ -256,7 +256,10 @@ def test_a_data_disk_without_room_for_the_next_segments_is_found_before(tmp_path
     node = LoggedNode(tmp_path)
     stays = Wal(str(node.places["old"]), str(node.places["old"]), str(node.data))
     monkeypatch.setattr(wal, "NEXT_SEGMENTS", 2**62)
-    assert_untouched(node, node.order(node.part(ETCD), wal=stays), "is full: make room")
+    try:
+        assert_untouched(node, node.order(node.part(ETCD), wal=stays), "is full: make room")
+    finally:
+        node.kubelet.close()
 
 
 # --- the memory that the next start takes -----------------------------------------------------------------------
