@@ -80,7 +80,7 @@ def test_the_kubelet_is_away_for_a_while(fault: Fault, steps: tuple[str, ...]) -
     if run.status == 0:
         assert each_runs(fault)
     else:
-        assert "has not ended" in run.output and "the old manifests are back and healthy" in run.output, run.output
+        assert "etcd has not ended" in run.output and "the old manifests are back and healthy" in run.output, run.output
 
 
 @pytest.mark.long

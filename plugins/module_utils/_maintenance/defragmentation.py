@@ -69,12 +69,17 @@ def in_windows(ctx: Context) -> bool:
 
 def record_of(ctx: Context) -> str:
     """What the record of the last time has behind its name: each host keeps its own where it does its own member."""
-    return f"-{ctx.client.status(ctx.config.endpoint).member_id:x}" if in_windows(ctx) else ""
+    return _own_record(ctx.client.status(ctx.config.endpoint).member_id) if in_windows(ctx) else ""
+
+
+def _own_record(member_id: int) -> str:
+    return f"-{member_id:x}"
 
 
 def _own(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     """Of this host's member alone, in a window; the window has its own lock and gate."""
-    own, record = ctx.client.status(ctx.config.endpoint).member_id, record_of(ctx)
+    own = ctx.client.status(ctx.config.endpoint).member_id
+    record = _own_record(own)
     due = plan(ctx, {own: sizes[own]} if own in sizes else {}, record)
     if not due:
         return False

@@ -132,15 +132,16 @@ class Gate:
     def _make_sure_of_the_memory(self) -> None:
         """A starting etcd holds what it wrote since its last snapshot; where the limit is below that, the kernel kills it each time."""
         order, etcd = self._order, self._etcd
+        limit = memory_limit_in(etcd.part.new) if etcd and etcd.part.changes and etcd.part.new else None
+        if limit is None or order.bootstraps:
+            return
         if order.wal:
-            directory, data = Path(order.wal.old), Path(order.wal.data)
+            log = wal.replayed_bytes(Path(order.wal.old), Path(order.wal.data))
         elif order.defragmentation:
-            directory, data = Path(order.defragmentation.data, "member/wal"), Path(order.defragmentation.data)
+            log = wal.replayed_bytes(Path(order.defragmentation.data, "member/wal"), Path(order.defragmentation.data))
         else:
             return
-        limit = memory_limit_in(etcd.part.new) if etcd and etcd.part.changes and etcd.part.new else None
-        log = wal.replayed_bytes(directory, data)
-        if limit is not None and log * patience.REPLAY > limit:
+        if log * patience.REPLAY > limit:
             raise Refused(
                 f"etcd would not start again: it reads the {log >> 20} MiB that it wrote since its last snapshot into memory, which takes up to "
                 f"{int(log * patience.REPLAY) >> 20} MiB, and limits.memory is {limit >> 20} MiB: raise it in the same run "
