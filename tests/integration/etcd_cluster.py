@@ -198,10 +198,18 @@ class EtcdCluster:
             client.put(f"{prefix}{number:06}", value)
 
 
+# Each at most once in a run: a port is handed out before anything listens on it.
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def free_port() -> int:
-    """Below the range from which the kernel takes ports for outgoing connections: no member's client can be on it."""
+    """Below the range from which the kernel takes ports for outgoing connections: no member's client can be on it.
+
+    Raises:
+        StopIteration: the run has used all 12 000.
+    """
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = next(_ports)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
