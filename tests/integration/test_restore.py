@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -171,16 +172,18 @@ def test_a_host_without_data_has_not_survived(shared_cluster: EtcdCluster, tmp_p
         snapshot.from_survivor(gone, tmp_path / "snapshot.db", programs())
 
 
-def test_a_wal_of_its_own_gets_its_part(alone: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["data/wal-disk", "elsewhere"])
+def test_a_wal_of_its_own_gets_its_part(alone: Node, place: str) -> None:
     cluster, each = alone.cluster, alone.member
     written = write(cluster, 20, "kept")
     assert alone.run("backup").status == 0
     cluster.stop(each)
-    # As the role etcd_wal leaves it: the WAL elsewhere below the data, and a link where etcd looks by default.
-    disk = each.data_directory / "wal-disk"
+    # As the role etcd_wal leaves it, or by hand: the WAL on another disk, and a link where etcd looks by default.
+    disk = each.directory / place
     disk.mkdir()
+    link = os.path.relpath(disk / "wal", each.data_directory / "member")
     (each.data_directory / "member/wal").rename(disk / "wal")
-    (each.data_directory / "member/wal").symlink_to("../wal-disk/wal")
+    (each.data_directory / "member/wal").symlink_to(link)
     (path,) = alone.snapshots()
     order = order_of(cluster, "backup")
     data = Data(member_of(cluster, each, str(disk / "wal")), order.id)
@@ -190,7 +193,7 @@ def test_a_wal_of_its_own_gets_its_part(alone: Node, tmp_path: Path) -> None:
     (each.data_directory / ".kubetune-restored/member").mkdir(parents=True)
     data.put_restored(path, str(programs() / "etcdutl"), order)
     assert sorted(entry.name for entry in disk.iterdir()) == ["wal", f"wal{ASIDE}{order.id}"]
-    assert (each.data_directory / "member/wal").resolve() == disk / "wal"
+    assert os.readlink(each.data_directory / "member/wal") == link
     assert data.asides() == [f"{each.data_directory}/member{ASIDE}{order.id}", f"{disk}/wal{ASIDE}{order.id}"]
     cluster.start(each)
     cluster.wait_until_whole()

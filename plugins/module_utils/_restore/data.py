@@ -128,13 +128,19 @@ class Data:
             os.rename(self._new_wal, self.wal)
             sync_directory(self.wal.parent)
         os.rename(self._new / "member", self.current)
-        if self._new_wal and self.wal.is_relative_to(self.root):
-            # As a move of the WAL leaves it: who starts etcd without --wal-dir finds the same one.
-            default = self.current / "wal"
-            if not default.exists():
-                os.symlink(os.path.relpath(self.wal, default.parent), default)
+        self._link_wal()
         shutil.rmtree(self._new)
         sync_directory(self.root)
+
+    def _link_wal(self) -> None:
+        """Who starts etcd without --wal-dir finds the WAL: by the link that was there, or by one as a move of the WAL makes it."""
+        default, before = self.current / "wal", self._aside(self.current) / "wal"
+        if self._new_wal is None or os.path.lexists(default):
+            return
+        if before.is_symlink():
+            os.symlink(os.readlink(before), default)
+        elif self.wal.is_relative_to(self.root):
+            os.symlink(os.path.relpath(self.wal, default.parent), default)
 
     def set_aside(self) -> None:
         """Rename what is there. What stands in its place when that was done before is this restore's own, and goes."""
