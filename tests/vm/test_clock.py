@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine's clock jumps in the middle of a window, forward by hours and back again: a container's clock is its host's.
+"""The machine's clock jumps in the middle of a window and between two runs of the maintenance, by hours: a container's clock is its host's.
 
 The tests of this file are one story and run in its order.
 """
@@ -100,3 +100,50 @@ def test_the_clock_jumps(machine: Machine, wals: int, step: str, shift: str, wat
 def test_the_newest_windows_are_kept_whatever_the_clock_said(machine: Machine) -> None:
     """By their names the windows are in the controller's order, and a state to go back to is found by that."""
     assert len(machine.output("ls", HISTORY).split()) == 4
+
+
+def maintained(machine: Machine) -> list[dict[str, str]]:
+    """One run of the maintenance by its unit: what it said, as the machine's half of each line."""
+    machine.run("systemctl", "start", "etcd-maintenance.service", timeout=900)
+    invocation = machine.output("systemctl", "show", "--property=InvocationID", "--value", "etcd-maintenance.service")
+    told = machine.output("journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--no-pager")
+    return [dict(word.split("=", 1) for word in line.rpartition(" | ")[2].split() if "=" in word) for line in told.splitlines() if " | " in line]
+
+
+def facts(said: list[dict[str, str]], step: str, outcome: str) -> dict[str, str]:
+    (line,) = [each for each in said if (each["step"], each["outcome"]) == (step, outcome)]
+    return line
+
+
+def test_a_clock_that_goes_back_between_two_runs_hides_no_backup_and_forgets_no_history(machine: Machine) -> None:
+    run = play_roles(
+        machine,
+        ["etcd_maintenance"],
+        {
+            "etcd_maintenance_compaction_mode": "on",
+            "etcd_maintenance_compaction_min_revisions": 1,
+            "etcd_maintenance_interval_seconds": 60,
+            "etcd_maintenance_backup_min_free_bytes": 1 << 20,
+        },
+    )
+    assert run.status == 0, run.output
+    before = facts(maintained(machine), "backup", "done")
+
+    machine.shell("date --set='-3 hours'")
+    node.etcdctl(machine, "put since x")
+    said = maintained(machine)
+    after = facts(said, "backup", "done")
+    assert after["path"] < before["path"], "named by the clock"
+    assert int(after["revision"]) > int(before["revision"])
+    assert facts(said, "prune", "warning")["path"] == before["path"]
+    assert facts(said, "compaction", "nothing")["reason"] == "no_sample", "what it noted lies in the future"
+
+    # What an operator asks for is the one that was taken last.
+    told = machine.output("/usr/local/lib/kubetune/kubetune.pyz", "maintenance", "verify", "--json")
+    (verified,) = [line for line in map(json.loads, told.splitlines()) if line["step"] == "verify" and line["outcome"] == "ok"]
+    assert verified["path"] == after["path"]
+
+    machine.shell("date --set='3 hours'")
+    last = facts(maintained(machine), "backup", "done")
+    backups = machine.output("find", "/var/backups/etcd", "-name", "*.db").split()
+    assert {before["path"], last["path"]} <= set(backups)

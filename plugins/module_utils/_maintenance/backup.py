@@ -89,7 +89,7 @@ def _afterwards(ctx: Context, step: str, work: Callable[[], object]) -> None:
 def remove_leftovers(config: Config, member: str) -> list[Path]:
     """What a killed run of this host left: unfinished files, and sidecars and archives without a snapshot."""
     directory, name = Path(config.backup.directory), file_name(member)
-    known = {path.name for each in snapshots(directory, member) for path in each.files()}
+    known = {path.name for each in snapshots(directory, member, time.time()) for path in each.files()}
     removed = []
     for pattern in (f"*/etcd-snapshot-??????-{name}.*", f"*/.etcd-snapshot-??????-{name}.*.kubetune-tmp"):
         for path in directory.glob(pattern):
@@ -334,7 +334,17 @@ def _sidecar(ctx: Context, member: _Member, facts: dict[str, Any], plain: Conten
 
 def prune(ctx: Context, member: str) -> None:
     """Delete what no tier of the policy holds; the newest and the last good one stay."""
-    known = snapshots(Path(ctx.config.backup.directory), member)
+    now = ctx.clock()
+    known = snapshots(Path(ctx.config.backup.directory), member, now)
+    for each in known:
+        if each.taken_at > now:
+            ctx.journal.say(
+                PRUNE,
+                "warning",
+                f"{each.path} bears a time which is still to come: the clock was ahead then, or is behind now; it counts as older than the others",
+                path=each.path,
+                reason="clock",
+            )
     broken = [each for each in known if not verification.has_its_length(each)]
     for each in broken:
         ctx.journal.say(

@@ -73,7 +73,7 @@ def newest(ctx: Context) -> Snapshot:
         member: str | None = own_member(ctx, None)[1]
     except EtcdError:
         member = None
-    known = snapshots(directory, member)
+    known = snapshots(directory, member, ctx.clock())
     if not known:
         raise KubetuneError(f"there is no backup{f' of {member}' if member else ''} in {directory}")
     return known[-1]

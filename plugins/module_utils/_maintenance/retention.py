@@ -7,8 +7,10 @@
     DIRECTORY/20261124/etcd-snapshot-023012-cp1.json    what it is, see `sidecar`
     DIRECTORY/20261124/etcd-snapshot-023012-cp1.host.tar.age    files of the host, where they are asked for
 
-All of it 0600, times in UTC. The member's name is in it so that several members may share a directory. Only names and
-contents count, never the clock of now: one that has jumped makes nothing old.
+All of it 0600, times in UTC. The member's name is in it so that several members may share a directory.
+
+Only names and contents make a backup old, never the clock of now: one that has jumped forward deletes nothing. Whatever
+there is was taken before now, so a name with a later time than now is a wrong clock's, and comes before all others in order.
 """
 
 from __future__ import annotations
@@ -76,15 +78,19 @@ def of_path(path: Path) -> Snapshot | None:
     return Snapshot(path, taken.replace(tzinfo=timezone.utc).timestamp())
 
 
-def snapshots(directory: Path, member: str | None) -> list[Snapshot]:
-    """A member's snapshots, or every member's, oldest first."""
+def snapshots(directory: Path, member: str | None, now: float) -> list[Snapshot]:
+    """A member's snapshots, or every member's, oldest first; those of a wrong clock before them.
+
+    Args:
+        now: seconds since 1970.
+    """
     found = []
     for path in directory.glob(f"{_DAY}/etcd-snapshot-*.db*"):
         name = _NAME.fullmatch(path.name)
         each = of_path(path)
         if name and each and (member is None or name.group(2) == file_name(member)):
             found.append(each)
-    return sorted(found, key=lambda each: (each.taken_at, each.path.name))
+    return sorted(found, key=lambda each: (each.taken_at <= now, each.taken_at, each.path.name))
 
 
 def expired(known: Sequence[Snapshot], policy: Backup, is_good: Callable[[Snapshot], bool]) -> list[Snapshot]:

@@ -46,7 +46,7 @@ def verify(ctx: Context, files: Sequence[Path], every: bool) -> int:
         ctx.journal.say(VERIFY, "warning", "etcd does not answer here: of which cluster a backup is, is not compared", reason="no_etcd")
     try:
         wanted = [_named(path) for path in files] or (
-            retention.snapshots(Path(ctx.config.backup.directory), None) if every else [drill.newest(ctx)]
+            retention.snapshots(Path(ctx.config.backup.directory), None, ctx.clock()) if every else [drill.newest(ctx)]
         )
     except KubetuneError as exc:
         ctx.journal.say(VERIFY, "failed", str(exc))
@@ -104,7 +104,7 @@ def _newest_backup(ctx: Context) -> None:
     except KubetuneError as exc:
         ctx.journal.say(backup.STEP, "warning", f"which snapshots are ours is not known: {exc}")
         return
-    known = retention.snapshots(Path(ctx.config.backup.directory), member)
+    known = retention.snapshots(Path(ctx.config.backup.directory), member, ctx.clock())
     if not known:
         ctx.journal.say(
             backup.STEP, "warning", f"{member} has no snapshot in {ctx.config.backup.directory}", member=member, kept=0

@@ -56,7 +56,7 @@ def newest_backups(config_file: Path) -> list[dict[str, Any]]:
         return []
     newest: dict[str, dict[str, Any]] = {}
     highest: dict[str, dict[str, Any]] = {}
-    for snapshot in retention.snapshots(directory, None):
+    for snapshot in retention.snapshots(directory, None, time.time()):
         if verification.has_its_length(snapshot):
             sidecar = verification.read_sidecar(snapshot.sidecar)
             facts = {

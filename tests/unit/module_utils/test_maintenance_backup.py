@@ -144,6 +144,19 @@ def test_a_snapshot_of_a_clock_that_ran_ahead_makes_the_others_not_old() -> None
     ]
 
 
+def test_what_a_clock_set_back_takes_is_the_newest(tmp_path: Path) -> None:
+    """Three backups of the hour that is repeated, and one from a clock that was years ahead."""
+    for name in ("20360101/etcd-snapshot-000000", "20261124/etcd-snapshot-145000", "20261124/etcd-snapshot-142000", "20261124/etcd-snapshot-141000"):
+        path = tmp_path / f"{name}-cp1.db"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    now = datetime(2026, 11, 24, 14, 20, tzinfo=timezone.utc).timestamp()
+    known = retention.snapshots(tmp_path, "cp1", now)
+    assert [each.stem[14:20] for each in known] == ["145000", "000000", "141000", "142000"]
+    gone = retention.expired(known, policy(hourly=2), lambda _each: True)
+    assert [each.stem[14:20] for each in gone] == ["145000", "141000"]
+
+
 def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -> None:
     names = [
         "20261124/etcd-snapshot-023000-cp1.db",
@@ -159,13 +172,13 @@ def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [str(each.path.relative_to(tmp_path)) for each in retention.snapshots(tmp_path, "cp1")]
+    found = [str(each.path.relative_to(tmp_path)) for each in retention.snapshots(tmp_path, "cp1", NOW + 100 * DAY)]
     assert found == [
         "20261123/etcd-snapshot-235959-cp1.db",
         "20261124/etcd-snapshot-023000-cp1.db",
         "20261124/etcd-snapshot-043000-cp1.db.age",
     ]
-    assert len(retention.snapshots(tmp_path, None)) == 5
+    assert len(retention.snapshots(tmp_path, None, NOW + 100 * DAY)) == 5
 
 
 def test_leftovers_of_this_member_go_and_nothing_else(tmp_path: Path) -> None:
