@@ -185,7 +185,7 @@ def test_the_connection_is_away_for_a_while(fault: Fault) -> None:
     ids="-".join,
 )
 def test_the_node_is_restarted(fault: Fault, steps: tuple[str, ...]) -> None:
-    """At once, as by a power cut; without a kernel of its own what was not on the disk yet is not lost (tests/vm has that)."""
+    """At once, as by a power cut; without a kernel of its own what was not on the disk yet is not lost (tests/vm/test_window.py has that)."""
     fault.name = "the node is restarted"
 
     def start(node: Node, _process: subprocess.Popen[str]) -> None:

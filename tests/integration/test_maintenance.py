@@ -226,6 +226,23 @@ def test_alarm_stays_as_long_as_there_is_no_room(alone: Node) -> None:
     assert client.alarms() == [] and client.put("/registry/again", "yes")
 
 
+def test_a_larger_quota_is_room(alone: Node) -> None:
+    """As the message advises where all of it is needed: the flag by hand, then the command."""
+    fill_up(alone.cluster)
+    cluster, client = alone.cluster, alone.cluster.client()
+    keys = client.count()
+    cluster.stop(alone.member)
+    cluster.flags = [f"--quota-backend-bytes={128 * MB}"]
+    cluster.start(alone.member)
+    # A larger quota alone takes no alarm away.
+    with pytest.raises(TimeoutError, match="NOSPACE"):
+        cluster.wait_until_whole(10)
+    run = alone.run("recover-space")
+    assert run.status == 0 and run.of("nospace", "done"), run.text
+    assert client.alarms() == [] and client.put("/registry/again", "yes")
+    assert client.count() > keys
+
+
 def test_a_lock_from_before_the_alarm_is_respected(alone: Node) -> None:
     with ClusterLock(alone.cluster.client(), "change", {"host": "cp9", "purpose": "a change of static pods"}):
         fill_up(alone.cluster)

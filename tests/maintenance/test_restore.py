@@ -138,11 +138,16 @@ class Watch:
     def _path(self) -> str:
         return f"/api/v1/namespaces?watch=1&resourceVersion={self._version}&timeoutSeconds=600"
 
-    def is_told_to_list_again(self) -> bool:
-        """The open one has ended, and when it goes on from where it was, the answer is 410."""
+    def lists_again(self) -> None:
+        """The open one has ended, going on from where it was is answered 410, and a new list leads to a watch that hears of what comes."""
         self._open.wait(timeout=60)
         told = self._lab.kubectl("get", "--raw", self._path.replace("600", "5"), check=False)
-        return '"code":410' in told.stdout
+        assert '"code":410' in told.stdout, told.stdout
+        self._version = json.loads(self._lab.kubectl("get", "--raw", "/api/v1/namespaces").stdout)["metadata"]["resourceVersion"]
+        self._lab.kubectl("create", "namespace", "after-the-list")
+        told = self._lab.kubectl("get", "--raw", self._path.replace("600", "5"))
+        assert "after-the-list" in told.stdout, told.stdout
+        self._lab.kubectl("delete", "namespace", "after-the-list", "--wait=false")
 
     def close(self) -> None:
         if self._open.poll() is None:
@@ -192,7 +197,7 @@ def test_two_members_disks(lab: Lab, playbook: Playbook, keys: Keys, watch: Watc
     back = keys.read()
     assert back[0] == back[1] == back[2] and len(written - back[0]) <= 1
     assert cluster_id(lab) != old and revision(lab) >= before + 1_000_000_000
-    assert watch.is_told_to_list_again()
+    watch.lists_again()
     serves(lab)
     assert survivor.output("bash", "-c", "ls -d /var/lib/etcd/member.kubetune-aside-*")
     seen(f"two members' disks: {len(back[0] & written)} of {len(written)} keys after the last backup are back, {seconds:.0f} s with the plan")
@@ -212,7 +217,7 @@ def test_all_members_disks(lab: Lab, playbook: Playbook, keys: Keys, watch: Watc
     seconds = time.monotonic() - began
     assert run.status == 0, run.output
     assert keys.read() == [kept] * 3 and cluster_id(lab) != old
-    assert watch.is_told_to_list_again()
+    watch.lists_again()
     assert re.search(r"came back, and may have been revoked since: cluster role bindings: [^\"]*revoked-later", run.output), run.output
     assert lab.kubectl("get", "clusterrolebinding", "revoked-later").stdout
     lab.kubectl("delete", "clusterrolebinding", "revoked-later")

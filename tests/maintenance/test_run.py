@@ -19,8 +19,11 @@ from tests.lab.nodes import Lab, Node
 pytestmark = pytest.mark.long
 
 UNIT = "etcd-maintenance.service"
-UNITS = (UNIT, "etcd-restore-drill.service")
+BACKUP, DRILL = "etcd-backup.service", "etcd-restore-drill.service"
+METRICS = "/var/lib/node_exporter/textfile_collector/kubetune_etcd_maintenance.prom"
 MB = 1_000_000
+#: The unit of backups is there where it has a time; this one does not come while a test runs.
+BACKUPS = {"etcd_maintenance_backup_calendar": "2099-01-01 00:00:00"}
 #: The step is due again at once, and at every size.
 EAGER = {"etcd_maintenance_interval_seconds": 60, "etcd_maintenance_defragmentation_rule": "dbSizeFree >= 50*1024*1024"}
 
@@ -44,12 +47,18 @@ def maintained(lab: Lab, playbook: Playbook, request: pytest.FixtureRequest) -> 
     assert not any(lost.values()), lost
 
 
-def run_unit(node: Node) -> list[dict[str, Any]]:
-    """Start it as the timer does; what it said, as the machine's half of each line."""
-    since = node.output("date", "+%s")
-    node.run("systemctl", "start", UNIT, timeout=900)
-    told = node.output("journalctl", "--unit", UNIT, f"--since=@{since}", "--output=cat", "--no-pager")
+def run_unit(node: Node, unit: str = UNIT, fails: bool = False) -> list[dict[str, Any]]:
+    """Start it as its timer does; what it said, as the machine's half of each line."""
+    status = node.run("systemctl", "start", unit, timeout=900, check=False).returncode
+    assert (status != 0) == fails, node.output("journalctl", "--unit", unit, "--lines=20", "--output=cat", "--no-pager")
+    invocation = node.output("systemctl", "show", "--property=InvocationID", "--value", unit)
+    told = node.output("journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--no-pager")
     return [dict(word.split("=", 1) for word in line.rpartition(" | ")[2].split() if "=" in word) for line in told.splitlines() if " | " in line]
+
+
+def metrics(node: Node) -> dict[str, float]:
+    pairs = (line.removeprefix("kubetune_etcd_").rsplit(" ", 1) for line in node.read(METRICS).splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 def defragmented(said: list[dict[str, Any]]) -> list[str]:
@@ -94,15 +103,47 @@ def test_killed_in_the_middle_the_window_comes_to_its_end(lab: Lab, maintained: 
     node.run("systemctl", "reset-failed", UNIT)
 
 
-def test_units_are_sandboxed(lab: Lab, playbook: Playbook, seen: Callable[[str], None]) -> None:
-    assert playbook("maintenance").status == 0
+def test_a_failed_run_fails_its_unit_and_leaves_the_metrics_old(lab: Lab, playbook: Playbook) -> None:
+    """A disk without the room that is asked for: a good run before, a good one afterwards."""
     node = lab.nodes[0]
-    for unit in UNITS:
+    assert playbook("maintenance", BACKUPS).status == 0
+    run_unit(node, BACKUP)
+    before = metrics(node)
+    assert before['step_success{step="backup"}'] == 1
+    try:
+        assert playbook("maintenance", {**BACKUPS, "etcd_maintenance_backup_min_free_bytes": 1 << 40}).status == 0
+        said = run_unit(node, BACKUP, fails=True)
+        (failed,) = [line for line in said if line["outcome"] == "failed"]
+        assert failed["step"] == "backup"
+        assert node.run("systemctl", "is-failed", BACKUP, check=False).stdout.strip() == "failed"
+        told = node.output("journalctl", "--unit", BACKUP, "--priority=err", "--output=cat", "--no-pager").splitlines()[-1]
+        assert "/var/backups/etcd has" in told and "are needed" in told
+        after = metrics(node)
+        assert after['step_success{step="backup"}'] == 0
+        for name in ('step_last_success_timestamp_seconds{step="backup"}', "backup_timestamp_seconds", "backup_revision"):
+            assert after[name] == before[name], name
+    finally:
+        assert playbook("maintenance", BACKUPS).status == 0
+    run_unit(node, BACKUP)
+    assert metrics(node)['step_success{step="backup"}'] == 1
+
+
+def test_units_are_sandboxed(lab: Lab, playbook: Playbook, seen: Callable[[str], None]) -> None:
+    """Each of them does its work in its sandbox, and leaves nothing that others can read."""
+    assert playbook("maintenance", BACKUPS).status == 0
+    node = lab.nodes[0]
+    assert [line["outcome"] for line in run_unit(node, BACKUP) if line["step"] == "backup"] == ["done"]
+    assert [line["outcome"] for line in run_unit(node, DRILL) if line["step"] == "drill"] == ["done"]
+    assert metrics(node)['step_success{step="drill"}'] == 1
+    for unit in (UNIT, BACKUP, DRILL):
         line = node.output("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1]
         exposure = float(line.split(":")[1].split()[0])
         assert exposure <= 3.0, line
         seen(f"{unit}: exposure {exposure}")
     readable = node.shell("find /var/backups/etcd /etc/kubetune /var/lib/kubetune -type f -perm /007 | head").stdout.split()
     assert readable == []
-    keys = node.shell("find / -xdev -name '*.key' -newer /etc/kubetune/etcd-maintenance.json -not -path '/proc/*' | head").stdout.split()
-    assert keys == [], "an etcd client's key was copied"
+    key = "/etc/kubernetes/pki/etcd/healthcheck-client.key"
+    line = node.read(key).splitlines()[1]
+    copies = node.shell(f"grep -rlsF --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev -e {line} / || true", timeout=600).stdout.split()
+    assert copies == [key], "an etcd client's key was copied"
+    assert playbook("maintenance").status == 0

@@ -84,8 +84,9 @@ def render(lab: Lab, node: Node, patches: bool = False) -> dict[str, dict[str, A
     node.write(f"{root}/etc/kubeadm.yaml", whole_configuration(lab, node, patches))
     try:
         found = {}
-        for name, phase in ((ETCD, ("etcd", "local")), (API, ("control-plane", "apiserver"))):
-            node.run("kubeadm", "init", "phase", *phase, "--rootfs", root, "--config", "/etc/kubeadm.yaml")
+        for phase in ("etcd local", "control-plane all"):
+            node.run("kubeadm", "init", "phase", *phase.split(), "--rootfs", root, "--config", "/etc/kubeadm.yaml")
+        for name in (ETCD, API):
             found[name] = yaml.safe_load(node.read(f"{root}/etc/kubernetes/manifests/{name}.yaml"))
         return found
     finally:

@@ -106,6 +106,7 @@ def _prove_room(ctx: Context) -> None:
         raise KubetuneError(
             f"the alarm stays, since it would come back: {'; '.join(full)}, and {room:.0%} at most is room; delete what is not needed "
             "(deletions are taken under the alarm: find the largest prefix with etcdctl get / --prefix --keys-only), then run "
-            "'kubetune.pyz maintenance recover-space --keep-revisions 0', since the history still has what was deleted; or raise "
-            "--quota-backend-bytes"
+            "'kubetune.pyz maintenance recover-space --keep-revisions 0', since the history still has what was deleted; where all of it is "
+            "needed, raise --quota-backend-bytes in the manifest of one member after the other, then run it again: windows need a lock, "
+            "which etcd refuses now"
         )
