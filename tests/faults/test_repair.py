@@ -33,3 +33,21 @@ def test_an_edit_that_kills_a_process_is_mended(
     assert f"{component}_repair begin" in run.output
     assert right in node.arguments(component)
     assert node.read(manifest) == text
+
+
+@pytest.mark.long
+def test_a_hand_edit_is_shown_as_drift_before_it_is_put_back(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
+    assert playbook("site").status == 0
+    node, manifest = lab.nodes[2], "/etc/kubernetes/manifests/etcd.yaml"
+    text, pid = node.read(manifest), node.pid("etcd")
+    edited = text.replace("--max-wals=5", "--max-wals=6")
+    node.write(manifest, edited, mode="0600")
+    wait_for(lambda: node.pid("etcd") not in (pid, None) and node.etcd_ready(), 120, "etcd runs with the edit")
+    told = playbook("site", {}, "--check", "--diff")
+    assert told.status == 0 and node.read(manifest) == edited, told.output
+    assert "-    - --max-wals=6" in told.output and "+    - --max-wals=5" in told.output, told.output
+    assert "it had drifted from 5" in told.output, told.output
+    assert {name for name, changes in told.changed.items() if changes} == {node.name}
+    run = playbook("site")
+    assert run.status == 0 and "it had drifted from 5" in run.output, run.output
+    assert node.read(manifest) == text and "--max-wals=5" in node.arguments("etcd")
