@@ -60,6 +60,8 @@ def fault(request: pytest.FixtureRequest, lab: nodes.Lab, playbook: Playbook, tu
 
 
 _FAILED = pytest.StashKey[bool]()
+#: The tests of this session that make rows, those that were left out, too.
+_ASKED = pytest.StashKey[set[str]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,6 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[_ASKED] = {item.nodeid for item in items if "fault" in getattr(item, "fixturenames", ())}
     file = config.getoption("--table-rows", None)
     if not file or not config.getoption("--only-missing"):
         return
@@ -96,7 +99,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in found.lines():
         terminalreporter.write_line(line)
     if config.getoption("--write-table") and not found.failures:
-        table.PAGE.write_text(found.page(nodes.load()), encoding="utf-8")
+        table.PAGE.write_text(found.page(nodes.load(), config.stash[_ASKED]), encoding="utf-8")
         terminalreporter.write_line(f"written: {table.PAGE}")
 
 

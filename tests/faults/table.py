@@ -81,10 +81,14 @@ class Table:
         file.write_text(json.dumps([asdict(row) for row in self.read(file).rows], indent=1) + "\n")
 
     @property
+    def tests(self) -> set[str]:
+        """Those which made the rows."""
+        return {row.test.rpartition(" ")[0] for row in self.rows}
+
+    @property
     def done(self) -> set[str]:
         """Tests all of whose rows are as they shall be."""
-        tests = {row.test.rpartition(" ")[0] for row in self.rows}
-        return tests - {row.test.rpartition(" ")[0] for row in self.failures}
+        return self.tests - {row.test.rpartition(" ")[0] for row in self.failures}
 
     @property
     def failures(self) -> list[Row]:
@@ -95,8 +99,12 @@ class Table:
         found = [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
         return found + [_line(row.cells) for row in self.rows]
 
-    def page(self, lab: Lab) -> str:
-        """docs/faults.md."""
+    def page(self, lab: Lab, asked: set[str]) -> str:
+        """docs/faults.md.
+
+        Args:
+            asked: the tests that make rows.
+        """
         node = lab.nodes[0]
         versions = {
             "Kubernetes": lab.kubernetes,
@@ -109,6 +117,8 @@ class Table:
         worst = max((row.gap for row in self.rows), default=0.0)
         return INTRODUCTION.format(
             rows=len(self.rows),
+            tests=len(asked & self.tests),
+            asked=len(asked),
             open=len(self.failures),
             revision=", ".join(sorted({row.revision for row in self.rows})),
             date=" to ".join(dict.fromkeys((days[0], days[-1]))),
@@ -124,8 +134,8 @@ class Table:
 INTRODUCTION = """<!-- Written by `tests/run.sh faults --write-table`. -->
 # Faults
 
-{rows} faults, made with real means on a lab of three real control-plane nodes, {date}: {versions}; the collection at {revision}. Rows
-which are not as they shall be: {open}.
+{rows} faults by {tests} of the {asked} tests that make them, with real means on a lab of three real control-plane nodes, {date}: {versions};
+the collection at {revision}. Rows which are not as they shall be: {open}.
 
 During each one a client puts a key every 20 ms, at any member that takes it. Afterwards every acknowledged key is read back
 linearizably through each member, the playbook is run again as it was, and, where that changed something, once more: it has to
