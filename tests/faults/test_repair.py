@@ -36,18 +36,31 @@ def test_an_edit_that_kills_a_process_is_mended(
 
 
 @pytest.mark.long
-def test_a_hand_edit_is_shown_as_drift_before_it_is_put_back(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
+def test_a_hand_edit_is_shown_as_drift_and_what_is_larger_stays(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
     assert playbook("site").status == 0
     node, manifest = lab.nodes[2], "/etc/kubernetes/manifests/etcd.yaml"
-    text, pid = node.read(manifest), node.pid("etcd")
-    edited = text.replace("--max-wals=5", "--max-wals=6")
-    node.write(manifest, edited, mode="0600")
-    wait_for(lambda: node.pid("etcd") not in (pid, None) and node.etcd_ready(), 120, "etcd runs with the edit")
-    told = playbook("site", {}, "--check", "--diff")
-    assert told.status == 0 and node.read(manifest) == edited, told.output
-    assert "-    - --max-wals=6" in told.output and "+    - --max-wals=5" in told.output, told.output
-    assert "it had drifted from 5" in told.output, told.output
-    assert {name for name, changes in told.changed.items() if changes} == {node.name}
-    run = playbook("site")
-    assert run.status == 0 and "it had drifted from 5" in run.output, run.output
-    assert node.read(manifest) == text and "--max-wals=5" in node.arguments("etcd")
+    text = node.read(manifest)
+
+    def edit(wals: int) -> str:
+        """The manifest, once etcd runs with the edit."""
+        pid, edited = node.pid("etcd"), text.replace("--max-wals=5", f"--max-wals={wals}")
+        node.write(manifest, edited, mode="0600")
+        wait_for(lambda: node.pid("etcd") not in (pid, None) and node.etcd_ready(), 120, "etcd runs with the edit")
+        return edited
+
+    try:
+        larger = edit(6)
+        run = playbook("site", {}, "--check")
+        assert run.status == 0 and node.read(manifest) == larger, run.output
+        assert "etcd --max-wals = 6: larger than the profile's 5; it had drifted from 5" in run.output, run.output
+        smaller = edit(4)
+        told = playbook("site", {}, "--check", "--diff")
+        assert told.status == 0 and node.read(manifest) == smaller, told.output
+        assert "-    - --max-wals=4" in told.output and "+    - --max-wals=5" in told.output, told.output
+        assert "it had drifted from 5" in told.output, told.output
+        run = playbook("site")
+        assert run.status == 0 and "it had drifted from 5" in run.output, run.output
+        assert node.read(manifest) == text and "--max-wals=5" in node.arguments("etcd")
+    finally:
+        if node.read(manifest) != text:
+            node.write(manifest, text, mode="0600")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -116,8 +117,8 @@ def test_a_failed_run_fails_its_unit_and_leaves_the_metrics_old(lab: Lab, playbo
         (failed,) = [line for line in said if line["outcome"] == "failed"]
         assert failed["step"] == "backup"
         assert node.run("systemctl", "is-failed", BACKUP, check=False).stdout.strip() == "failed"
-        told = node.output("journalctl", "--unit", BACKUP, "--priority=err", "--output=cat", "--no-pager").splitlines()[-1]
-        assert "/var/backups/etcd has" in told and "are needed" in told
+        told = node.output("journalctl", "--unit", BACKUP, "--priority=err", "--output=cat", "--no-pager")
+        assert re.search("/var/backups/etcd has .* free, and .* are needed", told), told
         after = metrics(node)
         assert after['step_success{step="backup"}'] == 0
         for name in ('step_last_success_timestamp_seconds{step="backup"}', "backup_timestamp_seconds", "backup_revision"):
@@ -132,8 +133,8 @@ def test_units_are_sandboxed(lab: Lab, playbook: Playbook, seen: Callable[[str],
     """Each of them does its work in its sandbox, and leaves nothing that others can read."""
     assert playbook("maintenance", BACKUPS).status == 0
     node = lab.nodes[0]
-    assert [line["outcome"] for line in run_unit(node, BACKUP) if line["step"] == "backup"] == ["done"]
-    assert [line["outcome"] for line in run_unit(node, DRILL) if line["step"] == "drill"] == ["done"]
+    for unit, step in ((BACKUP, "backup"), (DRILL, "drill")):
+        assert ("done" in [line["outcome"] for line in run_unit(node, unit) if line["step"] == step]), unit
     assert metrics(node)['step_success{step="drill"}'] == 1
     for unit in (UNIT, BACKUP, DRILL):
         line = node.output("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1]

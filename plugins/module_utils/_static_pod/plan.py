@@ -243,6 +243,7 @@ def _decide(
     live = flag.counted(there) if flag else there
     applied = remembered["applied"] if remembered else None
     drifted = remembered is not None and not same(flag, live, applied)
+    drift = f"it had drifted from {text(applied)}" if drifted else ""
     if wish is None or wish.values is None:
         if remembered is None:
             if wish is not None:
@@ -259,7 +260,7 @@ def _decide(
         target = [gates_text({**gates_of(base), **gates_of(target)})]
     meant = meant or _on_purpose(flag, live, target)
     if meant and not wish.explicit and (remembered is None or drifted):
-        result.say(key, "kept", live, reason=meant)
+        result.say(key, "kept", live, reason="; ".join(filter(None, [meant, drift])))
         if remembered:
             result.settings[key] = dict(remembered)
         return
@@ -274,7 +275,7 @@ def _decide(
     write(result, key, target)
     result.changes.append(Change(key, there, target, "explicit" if wish.explicit else "profile"))
     twice = "" if there == live else f"it was given {len(there or [])} times, and the last one counted"
-    why = [drifted and f"it had drifted from {text(applied)}", twice, renamed, wish.note]
+    why = [drift, twice, renamed, wish.note]
     _say_changed(result, key, flag, live, target, version, why)
 
 
