@@ -207,6 +207,11 @@ def test_a_hand_edit_shows_as_drift(host) -> None:
     line = verdict(planned(host), "etcd --backend-batch-limit")
     assert (line["verdict"], line["previous"]) == ("changed", "77")
     assert "drifted from 10000" in line["reason"]
+    # Larger on purpose it stays, and is told all the same.
+    host.write("etcd.yaml", text.replace("--max-wals=5", "--max-wals=9"))
+    host.run(ETCD, "3.6.16", 2**20)
+    line = verdict(planned(host), "etcd --max-wals")
+    assert (line["verdict"], line["value"], line["reason"]) == ("kept", "9", "larger than the profile's 5; it had drifted from 5")
 
 
 def test_absent_goes_back_to_what_an_upgrade_wrote(host) -> None:
