@@ -131,23 +131,22 @@ class Watch:
         found = json.loads(lab.kubectl("get", "--raw", "/api/v1/namespaces").stdout)
         self._version = found["metadata"]["resourceVersion"]
         self._open = subprocess.Popen(
-            [lab.binary("kubectl"), "--kubeconfig", lab.kubeconfig, "get", "--raw", self._path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [lab.binary("kubectl"), "--kubeconfig", lab.kubeconfig, "get", "--raw", self._path(600)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
-    @property
-    def _path(self) -> str:
-        return f"/api/v1/namespaces?watch=1&resourceVersion={self._version}&timeoutSeconds=600"
+    def _path(self, seconds: int) -> str:
+        return f"/api/v1/namespaces?watch=1&resourceVersion={self._version}&timeoutSeconds={seconds}"
 
     def lists_again(self) -> None:
         """The open one has ended, going on from where it was is answered 410, and a new list leads to a watch that hears of what comes."""
         self._open.wait(timeout=60)
-        told = self._lab.kubectl("get", "--raw", self._path.replace("600", "5"), check=False)
+        told = self._lab.kubectl("get", "--raw", self._path(5), check=False)
         assert '"code":410' in told.stdout, told.stdout
         self._version = json.loads(self._lab.kubectl("get", "--raw", "/api/v1/namespaces").stdout)["metadata"]["resourceVersion"]
         self._lab.kubectl("create", "namespace", "after-the-list")
-        told = self._lab.kubectl("get", "--raw", self._path.replace("600", "5"))
-        assert "after-the-list" in told.stdout, told.stdout
+        told = self._lab.kubectl("get", "--raw", self._path(5))
         self._lab.kubectl("delete", "namespace", "after-the-list", "--wait=false")
+        assert "after-the-list" in told.stdout, told.stdout
 
     def close(self) -> None:
         if self._open.poll() is None:
