@@ -102,6 +102,14 @@ def test_compaction_refuses_the_future_and_forgives_the_past(shared_cluster: Etc
     assert client.metric("etcd_debugging_mvcc_compact_revision", shared_cluster.members[0].client_url) == revision
 
 
+def test_counts_what_there_was_at_a_revision(shared_cluster: EtcdCluster) -> None:
+    client = shared_cluster.client()
+    revision = client.put("/counted", "x", client.grant_lease(600))
+    before = client.count()
+    client.delete("/counted")
+    assert (client.count(), client.count(revision=revision)) == (before - 1, before)
+
+
 def test_metric_knows_the_quota_and_admits_what_it_does_not(shared_cluster: EtcdCluster) -> None:
     url = shared_cluster.members[0].client_url
     assert shared_cluster.client().metric("etcd_server_quota_backend_bytes", url) == 2 << 30

@@ -247,9 +247,9 @@ class Client:
         answer = self.call("/v3/kv/range", {"key": _b64("\0"), "count_only": True}, endpoint, timeout)
         return int(answer["header"]["revision"])
 
-    def count(self, endpoint: str | None = None, timeout: float | None = None) -> int:
-        """How many keys there are."""
-        body = {"key": _b64("\0"), "range_end": _b64("\0"), "count_only": True}
+    def count(self, endpoint: str | None = None, timeout: float | None = None, revision: int = 0) -> int:
+        """How many keys there are, or were at a revision."""
+        body = {"key": _b64("\0"), "range_end": _b64("\0"), "count_only": True, "revision": str(revision)}
         return int(self.call("/v3/kv/range", body, endpoint, timeout).get("count", 0))
 
     def put(self, key: str, value: str, lease: int = 0, endpoint: str | None = None, timeout: float | None = None) -> int:

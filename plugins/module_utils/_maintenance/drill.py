@@ -20,7 +20,7 @@ from typing import Any, Iterator, Mapping
 
 from .._errors import KubetuneError
 from .._etcd import scratch
-from .._etcd.client import EtcdError, Tls
+from .._etcd.client import Client, EtcdError, Tls
 from .._node.processes import alive, find
 from .._node.state import free_bytes
 from .._node_window.wal import NEXT_SEGMENTS
@@ -119,8 +119,7 @@ def _restore(ctx: Context, path: Path, sidecar: Sidecar, directory: Path) -> dic
     command = [etcd, *identity.flags, f"--data-dir={data}"]
     with scratch.serving(command, _certificates(ctx), tls, ctx.config.drill.start_timeout_seconds) as client:
         serving = time.monotonic()
-        found = {"keys": client.count(), "revision": client.revision()}
-    _compare(sidecar, found)
+        found = _compared(sidecar, client)
     return {**found, "restore_seconds": restored - started, "start_seconds": serving - restored}
 
 
@@ -134,14 +133,18 @@ def _certificates(ctx: Context) -> Mapping[str, str]:
     return {"cert-file": ctx.config.cert_file, "key-file": ctx.config.key_file, "trusted-ca-file": ctx.config.ca_file}
 
 
-def _compare(sidecar: Sidecar, found: Mapping[str, int]) -> None:
+def _compared(sidecar: Sidecar, client: Client) -> dict[str, int]:
     # That the content is the one of then is known by its checksum, which etcdutl has proved once more to restore it. `etcdutl
     # hashkv` would be one more witness, and panics on keys with a lease (3.6.16: no lessor to attach lease).
-    if found["revision"] < sidecar.revision:
-        raise KubetuneError(f"the restored etcd is at revision {found['revision']}, and the backup was at {sidecar.revision}")
+    revision = client.revision()
+    if revision < sidecar.revision:
+        raise KubetuneError(f"the restored etcd is at revision {revision}, and the backup was at {sidecar.revision}")
+    # As of the backup: a key with a lease, such as an API server's own record, expires here as it does anywhere.
+    keys = client.count(revision=sidecar.revision)
     # Before etcd 3.6 etcdutl counts the records of all buckets, not the keys.
     if not sidecar.storage_version:
-        if not found["keys"]:
+        if not keys:
             raise KubetuneError("the restored etcd has no key at all")
-    elif found["keys"] != sidecar.keys:
-        raise KubetuneError(f"the restored etcd has {found['keys']} keys, and the backup had {sidecar.keys}")
+    elif keys != sidecar.keys:
+        raise KubetuneError(f"the restored etcd has {keys} keys, and the backup had {sidecar.keys}")
+    return {"keys": keys, "revision": revision}
