@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any, Callable
 
 from tests.integration.assets import binary
 from tests.integration.etcd_cluster import EtcdCluster, Member
+from tests.maintained import metrics, said
 
 MB = 1_000_000
 
@@ -28,11 +28,7 @@ class Run:
     @property
     def lines(self) -> list[dict[str, str]]:
         """The machine's half of each line."""
-        return [
-            dict(word.split("=", 1) for word in shlex.split(line.rpartition(" | ")[2]))
-            for line in self.text.splitlines()
-            if " | " in line
-        ]
+        return said(self.text)
 
     def of(self, step: str, outcome: str | None = None) -> list[dict[str, str]]:
         return [line for line in self.lines if line["step"] == step and outcome in (None, line["outcome"])]
@@ -123,9 +119,7 @@ class Node:
         return sorted(self.backups.glob("*/*.part"))
 
     def metrics(self) -> dict[str, float]:
-        text = (self.root / "metrics/kubetune_etcd_maintenance.prom").read_text()
-        pairs = (line.removeprefix("kubetune_etcd_").rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
+        return metrics((self.root / "metrics/kubetune_etcd_maintenance.prom").read_text())
 
 
 def finish(process: subprocess.Popen[str]) -> Run:

@@ -15,7 +15,8 @@ from tests.benchmarks.writer import Writer
 from tests.faults.conftest import at_once, ready, wait_for
 from tests.faults.fault import leader
 from tests.faults.playbook import Playbook
-from tests.lab.nodes import Lab, Node
+from tests.lab.nodes import Lab
+from tests.maintained import metrics, run_unit
 
 pytestmark = pytest.mark.long
 
@@ -48,20 +49,6 @@ def maintained(lab: Lab, playbook: Playbook, request: pytest.FixtureRequest) -> 
     assert not any(lost.values()), lost
 
 
-def run_unit(node: Node, unit: str = UNIT, fails: bool = False) -> list[dict[str, Any]]:
-    """Start it as its timer does; what it said, as the machine's half of each line."""
-    status = node.run("systemctl", "start", unit, timeout=900, check=False).returncode
-    assert (status != 0) == fails, node.output("journalctl", "--unit", unit, "--lines=20", "--output=cat", "--no-pager")
-    invocation = node.output("systemctl", "show", "--property=InvocationID", "--value", unit)
-    told = node.output("journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--no-pager")
-    return [dict(word.split("=", 1) for word in line.rpartition(" | ")[2].split() if "=" in word) for line in told.splitlines() if " | " in line]
-
-
-def metrics(node: Node) -> dict[str, float]:
-    pairs = (line.removeprefix("kubetune_etcd_").rsplit(" ", 1) for line in node.read(METRICS).splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, value in pairs}
-
-
 def defragmented(said: list[dict[str, Any]]) -> list[str]:
     return [line["member"] for line in said if (line["step"], line["outcome"]) == ("defragmentation", "done")]
 
@@ -69,12 +56,12 @@ def defragmented(said: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("maintained", ["online"], indirect=True)
 def test_one_node_does_it_for_all_the_leader_last(lab: Lab, maintained: str, seen: Callable[[str], None]) -> None:
     leads, before = leader(lab), sizes(lab)
-    said = run_unit(next(node for node in lab.nodes if node != leads))
+    said = run_unit(next(node for node in lab.nodes if node != leads), UNIT)
     order = defragmented(said)
     assert sorted(order) == [node.name for node in lab.nodes] and order[-1] == leads.name
     assert max(sizes(lab)) < 0.7 * min(before)
     # The next one finds it done.
-    assert defragmented(run_unit(leads)) == []
+    assert defragmented(run_unit(leads, UNIT)) == []
     seen(f"online, by one node: {max(before) >> 20} to {max(sizes(lab)) >> 20} MiB, in the order {', '.join(order)}")
 
 
@@ -83,7 +70,7 @@ def test_each_node_does_its_own_member_in_a_window(lab: Lab, maintained: str, se
     before = sizes(lab)
     manifests = at_once(lambda node: node.shell("sha256sum /etc/kubernetes/manifests/*").stdout, lab.nodes)
     for node in lab.nodes:
-        assert defragmented(run_unit(node)) == [node.name]
+        assert defragmented(run_unit(node, UNIT)) == [node.name]
     assert max(sizes(lab)) < 0.7 * min(before)
     assert manifests == at_once(lambda node: node.shell("sha256sum /etc/kubernetes/manifests/*").stdout, lab.nodes)
     seen(f"in windows, each node its own: {max(before) >> 20} to {max(sizes(lab)) >> 20} MiB")
@@ -109,7 +96,7 @@ def test_a_failed_run_fails_its_unit_and_leaves_the_metrics_old(lab: Lab, playbo
     node = lab.nodes[0]
     assert playbook("maintenance", BACKUPS).status == 0
     run_unit(node, BACKUP)
-    before = metrics(node)
+    before = metrics(node.read(METRICS))
     assert before['step_success{step="backup"}'] == 1
     try:
         assert playbook("maintenance", {**BACKUPS, "etcd_maintenance_backup_min_free_bytes": 1 << 40}).status == 0
@@ -119,14 +106,14 @@ def test_a_failed_run_fails_its_unit_and_leaves_the_metrics_old(lab: Lab, playbo
         assert node.run("systemctl", "is-failed", BACKUP, check=False).stdout.strip() == "failed"
         told = node.output("journalctl", "--unit", BACKUP, "--priority=err", "--output=cat", "--no-pager")
         assert re.search("/var/backups/etcd has .* free, and .* are needed", told), told
-        after = metrics(node)
+        after = metrics(node.read(METRICS))
         assert after['step_success{step="backup"}'] == 0
         for name in ('step_last_success_timestamp_seconds{step="backup"}', "backup_timestamp_seconds", "backup_revision"):
             assert after[name] == before[name], name
     finally:
         assert playbook("maintenance", BACKUPS).status == 0
     run_unit(node, BACKUP)
-    assert metrics(node)['step_success{step="backup"}'] == 1
+    assert metrics(node.read(METRICS))['step_success{step="backup"}'] == 1
 
 
 def test_units_are_sandboxed(lab: Lab, playbook: Playbook, seen: Callable[[str], None]) -> None:
@@ -134,8 +121,8 @@ def test_units_are_sandboxed(lab: Lab, playbook: Playbook, seen: Callable[[str],
     assert playbook("maintenance", BACKUPS).status == 0
     node = lab.nodes[0]
     for unit, step in ((BACKUP, "backup"), (DRILL, "drill")):
-        assert ("done" in [line["outcome"] for line in run_unit(node, unit) if line["step"] == step]), unit
-    assert metrics(node)['step_success{step="drill"}'] == 1
+        assert "done" in [line["outcome"] for line in run_unit(node, unit) if line["step"] == step], unit
+    assert metrics(node.read(METRICS))['step_success{step="drill"}'] == 1
     for unit in (UNIT, BACKUP, DRILL):
         line = node.output("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1]
         exposure = float(line.split(":")[1].split()[0])

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.lab.console import until
+from tests.maintained import run_unit
 from tests.vm import node
 from tests.vm.machine import Disk, Machine
 from tests.vm.playbook import Run, play_roles
@@ -21,6 +22,7 @@ from tests.vm.playbook import Run, play_roles
 pytestmark = pytest.mark.vm
 
 HISTORY = "/var/lib/kubetune/history"
+UNIT = "etcd-maintenance.service"
 JOURNAL = "/var/lib/kubetune/window/journal.jsonl"
 
 
@@ -110,14 +112,6 @@ def test_the_newest_windows_are_kept_whatever_the_clock_said(machine: Machine) -
     assert len(history(machine)) == 4
 
 
-def maintained(machine: Machine) -> list[dict[str, str]]:
-    """One run of the maintenance by its unit: what it said, as the machine's half of each line."""
-    machine.run("systemctl", "start", "etcd-maintenance.service", timeout=900)
-    invocation = machine.output("systemctl", "show", "--property=InvocationID", "--value", "etcd-maintenance.service")
-    told = machine.output("journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--no-pager")
-    return [dict(word.split("=", 1) for word in line.rpartition(" | ")[2].split() if "=" in word) for line in told.splitlines() if " | " in line]
-
-
 def facts(said: list[dict[str, str]], step: str, outcome: str) -> dict[str, str]:
     (line,) = [each for each in said if (each["step"], each["outcome"]) == (step, outcome)]
     return line
@@ -137,11 +131,11 @@ def test_a_clock_that_goes_back_between_two_runs_hides_no_backup_and_forgets_no_
         },
     )
     assert run.status == 0, run.output
-    before = facts(maintained(machine), "backup", "done")
+    before = facts(run_unit(machine, UNIT), "backup", "done")
 
     machine.shell("date --set='-3 hours'")
     node.etcdctl(machine, "put since x")
-    said = maintained(machine)
+    said = run_unit(machine, UNIT)
     after = facts(said, "backup", "done")
     assert after["path"] < before["path"], "named by the clock"
     assert int(after["revision"]) > int(before["revision"])
@@ -154,7 +148,7 @@ def test_a_clock_that_goes_back_between_two_runs_hides_no_backup_and_forgets_no_
     assert verified["path"] == after["path"]
 
     machine.shell("date --set='3 hours'")
-    last = facts(maintained(machine), "backup", "done")
+    last = facts(run_unit(machine, UNIT), "backup", "done")
     backups = machine.output("find", "/var/backups/etcd", "-name", "*.db").split()
     # The first one is of the same hour as the last one, of which that stays.
     assert {after["path"], last["path"]} == set(backups)
