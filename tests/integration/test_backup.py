@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock 
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.verification import Content, read_sidecar
 
 from tests.integration.assets import binary
+from tests.integration.encryption_keys import METHODS
 from tests.integration.etcd_cluster import EtcdCluster
 from tests.integration.maintenance_node import MB, Node, Run, accepted_by_etcdutl, finish, wait_for
 
@@ -158,6 +160,15 @@ def other_layout(path: Path) -> None:
             stream.write(bytes(body) + value.to_bytes(8, "little"))
 
 
+def later_etcd(path: Path) -> None:
+    """The same file with the storage version of a later etcd (schema bucket ``meta``), and the checksum that etcd would put behind it."""
+    content = bytearray(path.read_bytes()[:-32])
+    assert b"storageVersion3.6.0" in content
+    content = content.replace(b"storageVersion3.6.0", b"storageVersion3.9.0")
+    path.write_bytes(content + hashlib.sha256(content).digest())
+    adopt(path)
+
+
 def no_database(path: Path) -> None:
     path.write_bytes(b"<html>404 not found</html>" * 1000)
 
@@ -170,11 +181,12 @@ def no_database(path: Path) -> None:
         (flip_and_adopt, "not what etcd's checksum at its end was made of"),
         (lambda path: path.write_bytes(b""), "it is empty"),
         (other_layout, "has bbolt's layout 3, and etcd's is 2"),
+        (later_etcd, r"it has storage version 3.9.0, and etcdutl here is 3.\d.*: it takes etcd 3.9 or newer to restore it"),
         (no_database, "it is not a bbolt database"),
         (lambda path: sidecar_of(path).unlink(), "sidecar .* is missing: which cluster it is of"),
         (lambda path: sidecar_of(path).write_text("{}"), "sidecar .* is damaged"),
     ],
-    ids=["truncated", "bit-flipped", "bit-flipped-with-a-new-sidecar", "empty", "other-layout", "no-database", "no-sidecar", "bad-sidecar"],
+    ids=["truncated", "bit-flipped", "bit-flipped-with-a-new-sidecar", "empty", "other-layout", "later-etcd", "no-database", "no-sidecar", "bad-sidecar"],
 )
 def test_verify_refuses_with_the_reason(shared_node: Callable[[], Node], damage: Callable[[Path], Any], reason: str) -> None:
     node = shared_node()
@@ -447,31 +459,6 @@ def test_turn_is_waited_for(nodes: list[Node]) -> None:
 # --- encryption, files of the host, copies elsewhere ----------------------------------------------------------
 
 
-def age_keys(directory: Path) -> tuple[Path, Path]:
-    """(recipients, identity)."""
-    identity, recipients = directory / "identity.txt", directory / "recipients.txt"
-    subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
-    recipients.write_text(subprocess.run(["age-keygen", "-y", identity], check=True, capture_output=True, text=True).stdout)
-    return recipients, identity
-
-
-def gpg_keys(directory: Path) -> tuple[Path, Path]:
-    home, public, private = directory / "gnupg", directory / "public.asc", directory / "private.asc"
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
-    subprocess.run([*gpg, "--quick-gen-key", "backup@example.org", "default", "default", "never"], check=True, capture_output=True)
-    for path, command in ((public, "--export"), (private, "--export-secret-keys")):
-        subprocess.run([*gpg, "--armor", "--output", path, command], check=True, capture_output=True)
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
-    return public, private
-
-
-METHODS = [
-    pytest.param(name, keys, marks=pytest.mark.skipif(not shutil.which(name), reason=f"{name} is not on this machine"))
-    for name, keys in (("age", age_keys), ("gpg", gpg_keys))
-]
-
-
 def run_node_with(node: Node, method: str, recipients: Path, identity: Path | None) -> None:
     node.config["backup"].update(encryption=method, recipients_file=str(recipients), identity_file=str(identity or ""))
 
@@ -721,3 +708,26 @@ def test_a_snapshot_becomes_a_data_directory_by_hand(shared_node: Callable[[], N
     again = node.run("restore", str(snapshot), *options)
     assert again.status == 14 and "is there already, and not empty" in again.text
     assert node.run("restore", str(tmp_path / "none.db"), *options).status == 14
+
+
+@pytest.mark.parametrize(("method", "keys"), METHODS)
+def test_an_encrypted_snapshot_becomes_a_data_directory_where_its_key_is(
+    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
+) -> None:
+    node, directory = shared_node(), tmp_path_factory.mktemp("k")
+    recipients, identity = keys(directory)
+    run_node_with(node, method, recipients, None)
+    assert node.run("backup").status == 0
+    (snapshot,) = node.backups.glob(f"*/*.db.{method}")
+    into = directory / "data"
+    options = ["--into", str(into), "--name", "cp1", "--peer-url", "https://127.0.0.1:1", "--token", "another"]
+    run = node.run("restore", str(snapshot), *options)
+    assert run.status == 14 and "no private key is configured on this host" in run.text and not into.exists()
+    run_node_with(node, method, recipients, identity)
+    # One that was copied here without its sidecar, too.
+    for path in (snapshot, Path(shutil.copy(snapshot, directory))):
+        run = node.run("restore", str(path), *options)
+        assert run.status == 0, run.text
+        assert (into / "member/snap/db").exists()
+        shutil.rmtree(into)
+    assert list((node.root / "drill").iterdir()) == []

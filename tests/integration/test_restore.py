@@ -23,6 +23,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.st
 
 from tests.integration import etcd_cluster
 from tests.integration.assets import binary
+from tests.integration.encryption_keys import METHODS
 from tests.integration.etcd_cluster import EtcdCluster
 from tests.integration.maintenance_node import Node, wait_for
 
@@ -168,6 +169,54 @@ def test_a_file_that_is_no_good_is_refused_before_anything_is_done(
     bare.write_bytes(data)
     facts = snapshot.from_backup(bare, "", target, programs(), Path("/nowhere"))
     assert facts["revision"] and facts["cluster_id"] == "" and target.read_bytes() == data
+
+
+@pytest.mark.parametrize(("method", "keys"), METHODS)
+def test_an_encrypted_backup_takes_its_private_key_or_is_decrypted_elsewhere(
+    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
+) -> None:
+    node = shared_node()
+    # gpg's sockets take a short path.
+    ours, theirs = tmp_path_factory.mktemp("k"), tmp_path_factory.mktemp("k")
+    (recipients, identity), (_others, strange) = keys(ours), keys(theirs)
+    node.config["backup"].update(encryption=method, recipients_file=str(recipients))
+    assert node.run("backup").status == 0
+    (path,) = node.backups.glob(f"*/*.db.{method}")
+    sidecar = path.with_name(path.name.replace(f".db.{method}", ".json"))
+    config, target = node.root / "config.json", ours / "restore/snapshot.db"
+    assert [each["path"] for each in snapshot.newest_backups(config)] == [str(path)]
+
+    def refused(given: Path, reason: str) -> None:
+        with pytest.raises(KubetuneError, match=reason):
+            snapshot.from_backup(given, "", target, programs(), config)
+        assert not target.exists()
+
+    refused(path, f"no private key is configured on this host .* with {sidecar.name} beside it")
+    node.config["backup"]["identity_file"] = str(strange)
+    node.run("status")
+    refused(path, f"{method} failed with status")
+    alone = Path(shutil.copy(path, theirs))
+    refused(alone, f"its sidecar {sidecar.name} is not beside it")
+
+    node.config["backup"]["identity_file"] = str(identity)
+    node.run("status")
+    facts = snapshot.from_backup(path, "", target, programs(), config)
+    assert facts["member"] == "cp1" and target.stat().st_mode & 0o777 == 0o600
+    assert list((node.root / "drill").iterdir()) == []
+
+    # Decrypted where the key is, and brought here with what was recorded of it.
+    plain = Path(shutil.copy(target, theirs / path.name.removesuffix(f".{method}")))
+    shutil.copy(sidecar, theirs)
+    target.unlink()
+    node.config["backup"]["identity_file"] = ""
+    node.run("status")
+    with pytest.raises(KubetuneError, match="it is of another cluster"):
+        snapshot.from_backup(plain, "abc", target, programs(), config)
+    again = snapshot.from_backup(plain, facts["cluster_id"], target, programs(), config)
+    assert again == {**facts, "path": str(plain)}
+    target.unlink()
+    plain.write_bytes(plain.read_bytes()[:-4096])
+    refused(plain, "it was cut")
 
 
 def test_a_host_without_data_has_not_survived(shared_cluster: EtcdCluster, tmp_path: Path) -> None:

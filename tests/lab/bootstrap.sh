@@ -38,6 +38,8 @@ missing_packages() {
 		ip iproute2
 		git git
 		make make
+		age age
+		gpg gnupg
 		python3 python3
 		$(printf '%s\n' "$@")
 	COMMANDS

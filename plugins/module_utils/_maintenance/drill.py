@@ -24,7 +24,7 @@ from .._etcd.client import Client, EtcdError, Tls
 from .._node.processes import alive, find
 from .._node.state import free_bytes
 from .._node_window.wal import NEXT_SEGMENTS
-from . import encryption, restoration, tools, verification
+from . import restoration, tools, verification
 from .backup import own_member
 from .context import Context
 from .journal import megabytes
@@ -48,9 +48,9 @@ def run(ctx: Context) -> None:
         return
     started = time.monotonic()
     try:
-        sidecar, _by = verification.verify(ctx, snapshot, verification.this_cluster(ctx))
-        with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path, _scratch(ctx, sidecar) as directory:
-            facts = _restore(ctx, path, sidecar, directory)
+        with verification.opened(ctx, snapshot, verification.this_cluster(ctx)) as (sidecar, path, _by):
+            with _scratch(ctx, sidecar) as directory:
+                facts = _restore(ctx, path, sidecar, directory)
     except KubetuneError as exc:
         raise KubetuneError(f"{snapshot.path}: {exc}") from exc
     ctx.journal.say(

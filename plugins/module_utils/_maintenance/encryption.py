@@ -73,7 +73,8 @@ def plain(config: Config, path: Path, method: str) -> Iterator[Path]:
     identity = config.backup.identity_file
     if not identity:
         raise KubetuneError(
-            f"{path.name} is encrypted with {method}, and no private key is configured on this host (backup.identity_file)"
+            f"{path.name} is encrypted with {method}, and no private key is configured on this host (backup.identity_file): configure it, or "
+            f"decrypt the file where the key is, and take the plain one, with {path.name.removesuffix(f'.db.{method}')}.json beside it"
         )
     directory = Path(config.drill.directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

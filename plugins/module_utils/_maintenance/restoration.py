@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
@@ -84,11 +85,7 @@ def by_hand(ctx: Context, path: Path, into: Path, identity: Identity, bump_revis
         if free < needed:
             raise KubetuneError(f"{parent} has {free >> 20} MiB free, and {needed >> 20} are needed: make room")
         snapshot = retention.of_path(path) or retention.Snapshot(path, 0.0)
-        with encryption.plain(ctx.config, path, snapshot.encryption) as plain:
-            if snapshot.sidecar.exists():
-                verification.verify(ctx, snapshot, None)
-            else:
-                verification.check_plain(tools.tool(ctx, "etcdutl"), plain)
+        with _checked(ctx, snapshot) as plain:
             restore(tools.needed(ctx, "etcdutl"), plain, into, identity, bump_revision=bump_revision)
     except (KubetuneError, OSError) as exc:
         ctx.journal.say(STEP, "failed", f"{path}: {exc}", path=path)
@@ -98,3 +95,15 @@ def by_hand(ctx: Context, path: Path, into: Path, identity: Identity, bump_revis
         path=path, into=into, member=identity.name,
     )  # fmt: skip
     return ctx.journal.exit_status
+
+
+@contextmanager
+def _checked(ctx: Context, snapshot: retention.Snapshot) -> Iterator[Path]:
+    """What is in it, once it holds: by its sidecar, or by itself where it has none."""
+    if snapshot.sidecar.exists():
+        with verification.opened(ctx, snapshot, None) as (_sidecar, plain, _by):
+            yield plain
+    else:
+        with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as plain:
+            verification.check_plain(tools.tool(ctx, "etcdutl"), plain)
+            yield plain

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from .._commands import ENVIRONMENT, background
 from .._errors import KubetuneError
@@ -154,7 +155,7 @@ def this_cluster(ctx: Context) -> str | None:
 
 
 def verify(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> tuple[Sidecar, str]:
-    """(its sidecar, by what it was verified).
+    """(its sidecar, by what it was verified); of one that is encrypted for others only what can be said of the encrypted file.
 
     Args:
         cluster_id: which it has to be of; None where that is not known.
@@ -162,26 +163,45 @@ def verify(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> tuple[Si
     Raises:
         KubetuneError: with the reason why it is refused.
     """
+    if snapshot.encryption != "none" and not ctx.config.backup.identity_file:
+        return _described(snapshot, cluster_id), "checksum"  # what is in it was verified before it was encrypted
+    with opened(ctx, snapshot, cluster_id) as (sidecar, _plain, verified_by):
+        return sidecar, verified_by
+
+
+@contextmanager
+def opened(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> Iterator[tuple[Sidecar, Path, str]]:
+    """A backup that holds: its sidecar, what is in it as a plain file for the time of the block, and by what it was verified.
+
+    Args and Raises: see `verify`; and one that is encrypted takes its private key.
+    """
+    sidecar = _described(snapshot, cluster_id)
+    with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path:
+        facts, _content = check_plain(tools.tool(ctx, "etcdutl"), path)
+        for name, recorded in (("revision", sidecar.revision), ("totalKey", sidecar.keys), ("hash", sidecar.hash)):
+            if name in facts and facts["verified_by"] == sidecar.verified_by and facts[name] != recorded:
+                raise KubetuneError(f"etcdutl finds {name} {facts[name]}, and {recorded} was recorded when it was taken")
+        yield sidecar, path, facts["verified_by"]
+
+
+def _described(snapshot: Snapshot, cluster_id: str | None) -> Sidecar:
+    """The sidecar of files that are what was written, and of this cluster; KubetuneError otherwise."""
     # What can be said without a sidecar comes first: it is what somebody wants to know who has only the file.
     if snapshot.path.stat().st_size == 0:
         raise KubetuneError("it is empty")
     if snapshot.encryption == "none":
         check_file(snapshot.path)
     sidecar = read_sidecar(snapshot.sidecar)
-    for name, expected in sidecar.files.items():
-        _compare(snapshot.path.with_name(name), expected)
-    if snapshot.path.name not in sidecar.files:
+    if snapshot.path.name in sidecar.files:
+        for name, expected in sidecar.files.items():
+            _compare(snapshot.path.with_name(name), expected)
+    elif f"{snapshot.path.name}.{sidecar.encryption}" in sidecar.files:
+        _compare(snapshot.path, sidecar.snapshot)  # decrypted where the private key is
+    else:
         raise KubetuneError(f"its sidecar {snapshot.sidecar.name} is that of another file ({', '.join(sidecar.files)})")
     if cluster_id is not None and sidecar.cluster_id != cluster_id:
         raise KubetuneError(f"it is of another cluster: of {sidecar.cluster_id} ({sidecar.member}), and this one is {cluster_id}")
-    if snapshot.encryption != "none" and not ctx.config.backup.identity_file:
-        return sidecar, "checksum"  # of what is encrypted; what is in it was verified before
-    with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path:
-        facts, _content = check_plain(tools.tool(ctx, "etcdutl"), path)
-    for name, recorded in (("revision", sidecar.revision), ("totalKey", sidecar.keys), ("hash", sidecar.hash)):
-        if name in facts and facts["verified_by"] == sidecar.verified_by and facts[name] != recorded:
-            raise KubetuneError(f"etcdutl finds {name} {facts[name]}, and {recorded} was recorded when it was taken")
-    return sidecar, facts["verified_by"]
+    return sidecar
 
 
 def check_plain(program: str | None, path: Path) -> tuple[dict[str, Any], Content]:

@@ -16,7 +16,7 @@ from typing import IO, Any, Iterator
 from .._errors import KubetuneError
 from .._etcd import scratch
 from .._etcd.client import Tls
-from .._maintenance import encryption, restoration, retention, verification
+from .._maintenance import restoration, retention, verification
 from .._maintenance.config import Config, load
 from .._maintenance.context import Context
 from .._maintenance.journal import Journal
@@ -94,8 +94,7 @@ def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, co
             facts.update(taken_at=_time(path.stat().st_mtime), revision=checked["revision"], keys=checked["totalKey"])
         else:
             ctx = _context(config_file, programs_in)
-            sidecar, _by = verification.verify(ctx, snapshot, cluster_id or None)
-            with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as plain:
+            with verification.opened(ctx, snapshot, cluster_id or None) as (sidecar, plain, _by):
                 _copy(plain, target)
             facts.update(
                 taken_at=sidecar.taken_at, cluster_id=sidecar.cluster_id, member=sidecar.member, revision=sidecar.revision, keys=sidecar.keys
