@@ -7,8 +7,8 @@
 
 The lab has to be up and tuned. Before each turn the database is filled, half of it deleted and compacted. Then a client writes to etcd and
 one to the API servers, each request to the next endpoint that is up, as etcd's own client and a balancer spread them: neither notices that
-a server is slow, and both go on at once where one does not answer. Told are the longest time without an acknowledgement, attempts without one, and
-lost writes, per turn, and as a share of the guide's of the same round.
+a server is slow, and both go on at once where one does not answer. Told are the longest time without an acknowledgement, attempts after which the
+next endpoint was asked, writes that no endpoint took, and lost ones, per turn; the first also as a share of the guide's of the same round.
 
 Each turn writes a database's worth of log. A starting etcd holds in memory what it wrote since its last snapshot, so they are made each
 1000 entries here, not each 100 000: otherwise the third or fourth restart ends at the pod's memory limit.
@@ -49,7 +49,8 @@ class Client(threading.Thread):
     One that breaks a connection or answers with an error is down, and the request goes to the one behind it at once. It is up again when a
     new connection stands and the probe says so, which nobody waits for: as with a gRPC client's connections, and a balancer's checks.
 
-    acknowledged: (monotonic seconds, number). errors: attempts without an acknowledgement.
+    acknowledged: (monotonic seconds, number). moved_on: attempts without an acknowledgement. failed: requests that no endpoint took, for
+    which there was none left to go on to.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Client(threading.Thread):
         self._stop_asked = threading.Event()
         self._up: dict[int, http.client.HTTPSConnection] = {}
         self.acknowledged: list[tuple[float, int]] = []
-        self.errors = 0
+        self.moved_on = 0
+        self.failed: set[int] = set()
 
     def run(self) -> None:
         for each in range(self._count):
@@ -77,9 +79,11 @@ class Client(threading.Thread):
                 number += 1
                 time.sleep(PACE)
                 continue
-            self.errors += 1
+            self.moved_on += 1
             connection.close()
             del self._up[at]
+            if not self._up:
+                self.failed.add(number)
             threading.Thread(target=self._bring_up, args=(at,), daemon=True).start()
         for connection in list(self._up.values()):
             connection.close()
@@ -220,7 +224,8 @@ def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> di
     lost += int(last) < max(number for _at, number in clients["api"].acknowledged)
     lab.etcdctl("del", "--prefix", PREFIX)
     return {
-        "gaps": gaps, "errors": {name: client.errors for name, client in clients.items()}, "lost": lost, "seconds": seconds,
+        "gaps": gaps, "moved_on": {name: client.moved_on for name, client in clients.items()}, "lost": lost, "seconds": seconds,
+        "failed": sum(len(client.failed) for client in clients.values()),
         "before": max(before), "after": max(sizes(lab)),
     }  # fmt: skip
 
@@ -238,14 +243,14 @@ def main(arguments: list[str]) -> int:
                 set_up(lab, method)
             found = turn(lab, megabytes, by_maintenance if method else by_guide)
             guide = guide or found["gaps"]
-            failed = failed or bool(found["lost"])
+            failed = failed or bool(found["lost"] or method and found["failed"])
             gaps = ", ".join(
-                f"{client} client {gap:.2f} s ({gap / guide[client]:.2f} of the guide's; {found['errors'][client]} moved on)"
+                f"{client} client {gap:.2f} s ({gap / guide[client]:.2f} of the guide's; {found['moved_on'][client]} moved on)"
                 for client, gap in found["gaps"].items()
             )
             print(
                 f"{number + 1}: {name:<19} {found['before'] >> 20} to {found['after'] >> 20} MiB in {found['seconds']:.0f} s; longest stall: "
-                f"{gaps}; {found['lost']} lost",
+                f"{gaps}; {found['failed']} failed, {found['lost']} lost",
                 flush=True,
             )
             for client, gap in found["gaps"].items():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+import pytest
+
 from tests.integration.assets import binary
 from tests.integration.etcd_cluster import EtcdCluster, Member
 from tests.maintained import metrics, said
 
 MB = 1_000_000
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system of its own takes root")
 
 
 @dataclass

@@ -26,9 +26,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenanc
 from tests.integration.assets import binary
 from tests.integration.encryption_keys import METHODS
 from tests.integration.etcd_cluster import EtcdCluster
-from tests.integration.maintenance_node import MB, Node, Run, accepted_by_etcdutl, finish, wait_for
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system of its own takes root")
+from tests.integration.maintenance_node import MB, Node, Run, accepted_by_etcdutl, finish, needs_root, wait_for
 
 
 def sidecar_of(snapshot: Path) -> Path:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock
+from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, current_holder
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import free_bytes
 
-from tests.integration.etcd_cluster import EtcdCluster
-from tests.integration.maintenance_node import MB, Node, accepted_by_etcdutl, finish, wait_for
+from tests.integration.etcd_cluster import EtcdCluster, Member
+from tests.integration.maintenance_node import MB, Node, accepted_by_etcdutl, finish, needs_root, wait_for
 
 SAMPLES = "/kubetune/maintenance/samples"
 
@@ -293,6 +297,111 @@ def test_change_lock_of_a_tuning_run_keeps_us_out_but_not_the_backup(nodes: list
     assert [line["outcome"] for line in run.of("compaction")] == ["waiting", "locked"]
     assert run.of("backup", "done")
     assert all(not member.log_entries("finished defragmenting directory") for member in nodes[0].cluster.members)
+
+
+def defragmented(member: Member) -> int:
+    """How many times, by its own log."""
+    return len(member.log_entries("finished defragmenting directory"))
+
+
+def start_and_wait_for_the_first(node: Node) -> subprocess.Popen[str]:
+    """A run that has just defragmented a member."""
+    process = node.start()
+    assert process.stdout
+    for line in process.stdout:
+        if "went from" in line:
+            return process
+    raise AssertionError(f"it ended with {process.wait()}, and no member was defragmented")
+
+
+def test_killed_run_is_waited_for_until_its_lease_ends_and_another_host_does_the_rest(nodes: list[Node]) -> None:
+    make_holes(nodes, 40)
+    process = start_and_wait_for_the_first(nodes[0])
+    process.kill()
+    process.wait()
+    assert sum(defragmented(member) for member in nodes[0].cluster.members) < 3
+    holder = current_holder(nodes[0].cluster.client(), "change")
+    assert holder is not None
+    nodes[1].config["lock_wait_seconds"] = 180
+    run = nodes[1].run()
+    assert run.status == 0, run.text
+    assert run.of("defragmentation", "waiting") and f"is held by {holder['host']}" in run.text
+    # A member that was in its turn as the run died goes on with it by itself, and has no second one.
+    assert [defragmented(member) for member in nodes[0].cluster.members] == [1, 1, 1]
+
+
+def test_member_that_stops_in_the_middle_ends_the_run_before_the_leaders_turn(nodes: list[Node]) -> None:
+    make_holes(nodes, 40)
+    leader = nodes[0].cluster.leader()
+    first, second = (node for node in nodes if node.member is not leader)
+    process = start_and_wait_for_the_first(first)
+    assert second.member.process
+    second.member.process.send_signal(signal.SIGSTOP)
+    run = finish(process)
+    second.member.process.send_signal(signal.SIGCONT)
+    assert run.status == 12, run.text
+    assert run.of("defragmentation", "failed") and second.member.name in run.text
+    assert (defragmented(first.member), defragmented(leader)) == (1, 0)
+    nodes[0].cluster.wait_until_whole()
+    again = first.run()
+    assert again.status == 0, again.text
+    assert [defragmented(member) for member in nodes[0].cluster.members] == [1, 1, 1]
+
+
+@needs_root
+def test_member_without_room_for_its_copy_is_left_alone_and_so_are_those_behind_it(nodes: list[Node]) -> None:
+    cluster = nodes[0].cluster
+    leader = cluster.leader()
+    first, full = (node for node in nodes if node.member is not leader)
+    with on_a_file_system_of(full.member, cluster, 220):
+        make_holes(nodes, 30)
+        cluster.fill(20, "/registry/kept/")
+        data = full.member.data_directory
+        filler = data / "somebody-elses"
+        with open(filler, "wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, free_bytes(data) - 8 * MB)
+        # Its own host sees that, and does not begin; another host learns it from etcd, which serves as before.
+        full.config["data_directory"] = str(data)
+        full.config["defragmentation"]["method"] = "online"
+        assert first.run("compact").of("compaction", "done")
+        run = first.run("defrag")
+        assert run.status == 12 and "no space left on device" in run.text, run.text
+        assert (defragmented(first.member), defragmented(full.member), defragmented(leader)) == (1, 0, 0)
+        cluster.wait_until_whole()
+        revision = cluster.client(full.member).put("/registry/still-here", "it serves")
+        (rest,) = data.rglob("db.tmp*")
+        run = full.run("defrag")
+        assert run.status == 12 and f"{full.member.name} needs " in run.text and f"free in {data} for its copy" in run.text, run.text
+        assert f"{rest.name} is what a defragmentation that failed has left there: etcd removes it when it starts" in run.text
+        assert (defragmented(full.member), defragmented(leader)) == (0, 0)
+
+        filler.unlink()
+        cluster.stop(full.member)
+        cluster.start(full.member)
+        cluster.wait_until_whole()
+        assert not rest.exists()
+        run = full.run("defrag")
+        assert run.status == 0, run.text
+        assert [defragmented(member) for member in cluster.members] == [1, 1, 1]
+        assert cluster.client(full.member).get("/registry/still-here").mod_revision == revision
+
+
+@contextmanager
+def on_a_file_system_of(member: Member, cluster: EtcdCluster, megabytes: int) -> Iterator[None]:
+    """Its data is on a file system of its own for the time of the block."""
+    data, aside = member.data_directory, member.directory / "aside"
+    cluster.stop(member)
+    data.rename(aside)
+    data.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", data], check=True)
+    try:
+        shutil.copytree(aside, data, dirs_exist_ok=True)
+        cluster.start(member)
+        cluster.wait_until_whole()
+        yield
+    finally:
+        cluster.stop(member)
+        subprocess.run(["umount", data], check=True)
 
 
 def test_second_run_on_the_same_host_waits_for_the_first(nodes: list[Node]) -> None:

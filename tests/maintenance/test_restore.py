@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import time
 from typing import Any, Callable, Iterator
@@ -224,13 +225,8 @@ def test_all_members_disks(lab: Lab, playbook: Playbook, keys: Keys, watch: Watc
     seen(f"all members' disks: {len(kept)} of {len(kept)} keys of the backup are back, {seconds:.0f} s with the plan")
 
 
-@pytest.mark.parametrize("step", ["Keep API servers, controllers and etcd out", "Make each member's data of it", "Start the API servers"])
-def test_the_controller_dies_in_the_middle(lab: Lab, playbook: Playbook, keys: Keys, step: str) -> None:
-    """What was begun refuses other runs, and the same command goes on."""
-    kept = keys.write("before-the-backup")
-    backup(lab)
-    keys.write("after-the-backup")
-    wanted = with_consent(playbook, case="backup")
+def cut_off_and_run_again(playbook: Playbook, wanted: dict[str, Any], step: str) -> None:
+    """The controller dies in a step. What was begun refuses other runs, and the same command goes on."""
     process = playbook.start("restore", wanted)
     assert process.stdout
     for line in process.stdout:
@@ -238,12 +234,45 @@ def test_the_controller_dies_in_the_middle(lab: Lab, playbook: Playbook, keys: K
             break
     time.sleep(1.0)
     kill(process)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it had ended before"
     site = playbook("site")
     assert site.status != 0 and "of etcd is under way on this host: finish it with the playbook restore" in site.output, site.output
     run = playbook("restore", wanted)
     assert run.status == 0, run.output
+
+
+@pytest.mark.parametrize("step", ["Keep API servers, controllers and etcd out", "Make each member's data of it", "Start the API servers"])
+def test_the_controller_dies_in_the_middle(lab: Lab, playbook: Playbook, keys: Keys, step: str) -> None:
+    kept = keys.write("before-the-backup")
+    backup(lab)
+    keys.write("after-the-backup")
+    cut_off_and_run_again(playbook, with_consent(playbook, case="backup"), step)
     assert keys.read() == [kept] * 3
+    serves(lab)
+
+
+@pytest.mark.parametrize("step", ["Set its old data aside", "Let a learner take the lost member's place", "Start it with no data"])
+def test_the_controller_dies_while_a_member_is_replaced(lab: Lab, playbook: Playbook, keys: Keys, step: str) -> None:
+    written = keys.write("before")
+    lost, before = lab.nodes[1], cluster_id(lab)
+    lose_disk(lost)
+    wait_for(lambda: f"etcd_restore_case=member etcd_restore_host={lost.name}" in advice(playbook), 60, "the plan says which member is lost")
+    cut_off_and_run_again(playbook, with_consent(playbook, case="member", host=lost.name), step)
+    assert keys.read() == [written] * 3 and cluster_id(lab) == before
+    members = json.loads(lab.etcdctl("member", "list", "--write-out=json").stdout)["members"]
+    assert len(members) == 3 and not any(each.get("isLearner") for each in members)
+    serves(lab)
+
+
+@pytest.mark.parametrize("step", ["Take a snapshot of what the survivor had committed", "Make each member's data of it", "Start etcd"])
+def test_the_controller_dies_while_a_survivor_is_recovered(lab: Lab, playbook: Playbook, keys: Keys, step: str) -> None:
+    written = keys.write("before")
+    old = cluster_id(lab)
+    at_once(lose_disk, lab.nodes[:2])
+    wait_for(lambda: f"{lab.nodes[2].name} has data" in advice(playbook), 60, "the plan says who survived")
+    cut_off_and_run_again(playbook, with_consent(playbook, case="survivor"), step)
+    back = keys.read()
+    assert back[0] == back[1] == back[2] and len(written - back[0]) <= 1 and cluster_id(lab) != old
     serves(lab)
 
 

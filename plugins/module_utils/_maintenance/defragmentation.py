@@ -10,6 +10,7 @@ gain are touched, leadership moves away before the leader's turn, and the cluste
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
 from .._errors import KubetuneError
@@ -212,8 +213,10 @@ def _check_space(ctx: Context, member: MemberView) -> None:
             f"the data directory {ctx.config.data_directory} cannot be looked at: {exc.strerror}"
         ) from exc
     if free < needed:
+        left = sorted(path.name for path in (Path(ctx.config.data_directory) / "member/snap").glob("db.tmp.*"))
+        hint = f"; {', '.join(left)} is what a defragmentation that failed has left there: etcd removes it when it starts" if left else ""
         raise KubetuneError(
-            f"{name} needs {megabytes(needed)} free in {ctx.config.data_directory} for its copy, and has {megabytes(free)}"
+            f"{name} needs {megabytes(needed)} free in {ctx.config.data_directory} for its copy, and has {megabytes(free)}{hint}"
         )
 
 
