@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 
 import pytest
 
-from tests.faults.fault import Fault, at_once, runs_with, wait_for
+from tests.faults.fault import Fault, at_once, ready, runs_with, wait_for
 from tests.faults.playbook import kill, kill_connections
 from tests.faults.trap import ORDER, PLAN
 from tests.lab.console import run as command
@@ -92,6 +93,23 @@ def test_the_kubelet_stays_away(fault: Fault) -> None:
     assert run.status != 0
     assert "kube-apiserver has not ended" in run.output
     assert "the old manifests are back and healthy" in run.output
+
+
+@pytest.mark.long
+def test_the_printed_steps_bring_a_node_back(fault: Fault) -> None:
+    """Neither the new etcd nor the one from before can start: what a person is told to do is done, word for word."""
+    fault.name = "kubelet is stopped, and stays so until a person comes"
+    fault.undo_later(lambda: fault.node.run("systemctl", "start", "kubelet"))
+    run = fault.strike("etcd_in", "systemctl stop kubelet")
+    assert run.status != 0
+    told = run.output.replace("\\n", "\n").partition(f"By hand, on {fault.node.name}")[2]
+    steps = [command.strip() for command in re.findall(r"^ *\d\. ([^#\n]*)", told, re.MULTILINE)]
+    assert steps[0].startswith("systemctl status kubelet") and len([each for each in steps if each.startswith("cp ")]) == 2, run.output
+    fault.over()  # as the first says: the kubelet runs
+    for each in steps[1:]:
+        fault.node.shell(each)
+    wait_for(lambda: ready([fault.node]), 240, "the node runs from its manifests from before")
+    assert not runs_with(fault.node, fault.wanted)
 
 
 @pytest.mark.long

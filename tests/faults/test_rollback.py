@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.writer import Writer
-from tests.faults.conftest import Playbook
+from tests.faults.conftest import Playbook, fingerprint
 from tests.lab.nodes import Lab
 
 CHANGE = {"etcd_static_pod_flags": {"max-wals": 9}, "kube_apiserver_static_pod_flags": {"event-ttl": "2h"}, "node_window_watch_seconds": 0}
@@ -36,3 +36,21 @@ def test_the_state_before_a_run_is_listed_and_comes_back(lab: Lab, playbook: Pla
     assert after == before
     plain = playbook()
     assert plain.status == 0 and set(plain.changed.values()) == {0}, plain.output
+
+
+@pytest.mark.long
+def test_one_node_goes_back_alone_to_before_a_window_of_its_own(lab: Lab, playbook: Playbook, no_write_lost: Writer) -> None:
+    assert playbook().status == 0
+    node, others = lab.nodes[1], [lab.nodes[0], lab.nodes[2]]
+    before = node.shell("sha256sum /etc/kubernetes/manifests/* /var/lib/kubetune/applied/*").stdout
+    changed = playbook("site", CHANGE)
+    assert changed.status == 0, changed.output
+    window = node.shell("ls -t /var/lib/kubetune/history | head -1").stdout.strip()
+    untouched = [fingerprint(each) for each in others]
+    back = playbook("rollback", to(window), "--limit", node.name)
+    assert back.status == 0, back.output
+    assert node.shell("sha256sum /etc/kubernetes/manifests/* /var/lib/kubetune/applied/*").stdout == before
+    assert [fingerprint(each) for each in others] == untouched
+    assert "--max-wals=5" in node.arguments("etcd") and all("--max-wals=9" in each.arguments("etcd") for each in others)
+    plain = playbook()
+    assert plain.status == 0 and {name for name, number in plain.changed.items() if number} == {each.name for each in others}, plain.output
