@@ -54,6 +54,7 @@ _OF_API_SERVER: dict[str, dict[str, Any]] = {
 }
 _SPEC = {
     "apply": {"type": "bool", "default": True},
+    "resume": {"type": "bool", "default": True},
     "run_id": {"type": "str"},
     "recorded": {"type": "str"},
     "watch_seconds": {"type": "float", "default": 30},
@@ -92,8 +93,9 @@ class ActionModule(ActionBase):
 
     def _change(self, requests: dict[str, Request], given: Mapping[str, Any]) -> dict[str, Any]:
         apply, run_id = given["apply"], given["run_id"] or f"{self._host}-{time.time_ns()}"
-        facts = self._facts(
-            history=bool(given["recorded"]), as_api_server=any(request.etcd_servers == "all" for request in requests.values())
+        facts, ended = self._facts(
+            given["resume"] and not self._task.check_mode,
+            history=bool(given["recorded"]), as_api_server=any(request.etcd_servers == "all" for request in requests.values()),
         )
         if given["recorded"] == LIST:
             return {"changed": False, "states": self._states(facts)}
@@ -105,7 +107,7 @@ class ActionModule(ActionBase):
         )
         cluster = facts["cluster"] or {}
         result = {
-            "changed": apply and order is not None,
+            "changed": ended or (apply and order is not None),
             "needs_change": order is not None,
             "report": plan.report,
             "member": cluster.get("name", ""),
@@ -122,12 +124,12 @@ class ActionModule(ActionBase):
 
     # --- discover and plan ------------------------------------------------------------------------------------
 
-    def _facts(self, **options: Any) -> dict[str, Any]:
-        """What is on the host, after a window that is open there or was cut off has come to its end."""
+    def _facts(self, resume: bool, **options: Any) -> tuple[dict[str, Any], bool]:
+        """(what is on the host, whether a window that was open there or was cut off has come to its end first)."""
         facts = self._look(options)
         unfinished = facts["unfinished"]
-        if unfinished and self._task.check_mode:
-            raise KubetuneError("a node window is open on this host or was cut off: a run without check mode ends it first")
+        if unfinished and not resume:
+            raise KubetuneError("a node window is open on this host or was cut off, and this run changes nothing: one of site.yml ends it first")
         if unfinished:
             display.display(f"{self._host}: a node window is open or was cut off; it is ended first")
             self._module(WINDOW, operation="resume")
@@ -137,7 +139,7 @@ class ActionModule(ActionBase):
                 # The node is well and as it was before that window: this run's own plan decides.
                 display.warning(f"{self._host}: the window that was open there has ended: {exc}")
             facts = self._look(options)
-        return facts
+        return facts, bool(unfinished)
 
     def _look(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Facts of the host; while another host's window has its member away, that is waited for and not refused."""

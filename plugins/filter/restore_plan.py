@@ -60,6 +60,10 @@ options:
     description: By how much the revision of the new cluster is above the snapshot's.
     type: int
     default: 1000000000
+  cluster_id:
+    description: Hexadecimal, of which cluster the backup has to be.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -84,6 +88,7 @@ def restore_plan(
     without: Sequence[str] | str = (),
     bump_revision: int = plan.BUMP,
     everybody: Sequence[str] = (),
+    cluster_id: str = "",
 ) -> dict[str, Any]:
     found = {
         name: {
@@ -95,8 +100,9 @@ def restore_plan(
     }
     gone = without.split(",") if isinstance(without, str) else without
     wanted = plan.Wanted(
-        str(case), str(host), str(backup), tuple(str(name).strip() for name in gone), int(bump_revision), tuple(map(str, everybody))
-    )
+        str(case), str(host), str(backup), tuple(str(name).strip() for name in gone), int(bump_revision), str(cluster_id).lower(),
+        tuple(map(str, everybody)),
+    )  # fmt: skip
     new_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     try:
         # Plain data: ansible-core tags the strings of variables.

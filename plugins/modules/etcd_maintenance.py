@@ -252,7 +252,7 @@ options:
     default: {}
     suboptions:
       directory:
-        description: The newest backup is restored below it, which takes its size and 128 MB, and thrown away.
+        description: The newest backup is restored below it, which takes its size and 128 MB, of an encrypted one twice its size, and thrown away.
         type: path
         default: /var/lib/kubetune/drill
       start_timeout_seconds:

@@ -130,7 +130,8 @@ def _change(given: dict) -> tuple:
     operation = given["operation"]
     if operation == "begin":
         before = store.read()
-        return store.begin(order, os.path.realpath(member.wal)) != before, {}
+        begun = store.begin(order, os.path.realpath(member.wal))
+        return begun != before, {"data_sha256": begun.data_sha256}
     if operation == "shut":
         taken = host.shut(given["components"])
         return bool(taken), taken
@@ -161,7 +162,7 @@ def _change(given: dict) -> tuple:
         return True, host.finish(member, given["member"]["keys"])
     if operation == "cancel":
         return True, host.cancel(member, given["components"])
-    return True, host.abandon(given["components"])
+    return True, host.abandon(member, given["components"])
 
 
 def main() -> None:

@@ -28,6 +28,10 @@ options:
     description: With V(false) it only plans and judges, and reports whether a window is needed.
     type: bool
     default: true
+  resume:
+    description: Whether a window that is open on the host, or was cut off, is ended first. With V(false) it is an error, as in check mode.
+    type: bool
+    default: true
   run_id:
     description:
       - The run that this call belongs to. Its first window takes the snapshot, and after a failed one no other is opened.

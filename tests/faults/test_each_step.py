@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from tests.faults.fault import Fault, at_once, ready, runs_with, wait_for
-from tests.faults.playbook import kill, kill_connections
+from tests.faults.fault import Fault, at_once, ready, runs_with, state_of, wait_for
+from tests.faults.playbook import Playbook, kill, kill_connections
 from tests.faults.trap import ORDER, PLAN
 from tests.lab.console import run as command
 from tests.lab.nodes import Node
@@ -46,6 +46,29 @@ def test_the_window_is_killed(fault: Fault, steps: tuple[str, ...]) -> None:
     run = fault.strike_each(steps, "systemctl kill --signal KILL kubetune-window")
     assert run.status == 0, run.output
     assert each_runs(fault)
+
+
+@pytest.mark.long
+def test_the_window_is_asked_to_end(fault: Fault) -> None:
+    """As a kill without -9, or a daemon that frees memory, does it: systemd takes that for a clean end."""
+    fault.name = "the window's process gets SIGTERM"
+    run = fault.strike_each(HALVES[1], "systemctl kill --signal TERM kubetune-window")
+    assert run.status == 0, run.output
+    assert each_runs(fault)
+
+
+@pytest.mark.long
+def test_the_window_is_stopped(fault: Fault, playbook: Playbook) -> None:
+    """By a person, as a unit is: nothing starts it again but the next run, and none that only looks."""
+    fault.name = "the window's unit is stopped"
+    run = fault.strike("api_out", "systemctl stop kubetune-window")
+    assert run.status != 0 and "ended without a result" in run.output, run.output
+    before = state_of(fault.node)
+    assert before.pending and not before.busy
+    for look in (playbook("preflight"), playbook("rollback", {"kubetune_rollback_to": "list"})):
+        assert look.status != 0 and "this run changes nothing: one of site.yml ends it first" in look.output, look.output
+        assert not any(look.changed.values())
+    assert state_of(fault.node) == before
 
 
 @pytest.mark.long
@@ -89,7 +112,8 @@ def test_the_kubelet_stays_away(fault: Fault) -> None:
     """Longer than the window's patience: the API server does not leave, and the manifest is put back."""
     fault.name = "kubelet is stopped, and stays so until the run has ended"
     fault.undo_later(lambda: fault.node.run("systemctl", "start", "kubelet"))
-    run = fault.strike("api_out", "systemctl stop kubelet")
+    # From the gate on: a moment later the kubelet may have heard that the API server shall leave.
+    run = fault.strike("gate", "systemctl stop kubelet")
     assert run.status != 0
     assert "kube-apiserver has not ended" in run.output
     assert "the old manifests are back and healthy" in run.output

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -22,9 +24,10 @@ from typing import Any, Callable, Iterator
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.lock import ClusterLock, current_holder
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.verification import Content, read_sidecar
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import free_bytes
 
 from tests.integration.assets import binary
-from tests.integration.encryption_keys import METHODS
+from tests.integration.encryption_keys import METHODS, gpg_keys
 from tests.integration.etcd_cluster import EtcdCluster
 from tests.integration.maintenance_node import MB, Node, Run, accepted_by_etcdutl, finish, needs_root, wait_for
 
@@ -512,7 +515,7 @@ def test_recipients_that_are_none_leave_no_backup_and_no_plain_file(
     (tmp_path / "nobody").write_text("nobody\n")
     run_node_with(node, method, tmp_path / "nobody", None)
     run = node.run("backup")
-    assert run.status == 13 and f"{method} failed with status" in run.text
+    assert run.status == 13 and method in run.text and "failed with status" in run.text and "nobody" in run.text, run.text
     assert files(node) == []
 
 
@@ -729,3 +732,67 @@ def test_an_encrypted_snapshot_becomes_a_data_directory_where_its_key_is(
         assert (into / "member/snap/db").exists()
         shutil.rmtree(into)
     assert list((node.root / "drill").iterdir()) == []
+
+
+@pytest.mark.parametrize(("method", "keys"), METHODS)
+def test_every_recipient_can_read_an_encrypted_backup(
+    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
+) -> None:
+    node, directory = shared_node(), tmp_path_factory.mktemp("k")
+    pairs = [keys(tmp_path_factory.mktemp("k")) for _each in range(2)]
+    recipients = directory / "recipients"
+    recipients.write_text("".join(public.read_text() for public, _private in pairs))
+    run_node_with(node, method, recipients, None)
+    assert node.run("backup").status == 0
+    for _public, private in pairs:
+        run_node_with(node, method, recipients, private)
+        run = node.run("verify")
+        assert run.status == 0 and "was not looked at" not in run.text, run.text
+
+
+def test_what_a_killed_process_had_decrypted_goes_with_the_next_one_that_decrypts(
+    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    node = shared_node()
+    recipients, identity = gpg_keys(tmp_path_factory.mktemp("k"))
+    run_node_with(node, "gpg", recipients, identity)
+    assert node.run("backup").status == 0
+    left = node.root / "drill/plain-of-a-killed-one/snapshot.db"
+    left.parent.mkdir(parents=True)
+    left.write_text("every secret of the cluster")
+    assert node.run("verify").status == 0
+    assert list((node.root / "drill").iterdir()) == []
+    node.config["backup"]["min_free_bytes"] = 1 << 40
+    run = node.run("verify")
+    assert run.status == 14 and "are needed to decrypt etcd-snapshot-" in run.text and list((node.root / "drill").iterdir()) == []
+
+
+def test_a_link_among_the_files_of_the_host_is_followed(shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory) -> None:
+    node, directory = shared_node(), tmp_path_factory.mktemp("k")
+    recipients, identity = gpg_keys(directory)
+    run_node_with(node, "gpg", recipients, identity)
+    real, link = node.root / "elsewhere", node.root / "pki"
+    real.mkdir()
+    (real / "ca.key").write_text("the key of the cluster")
+    link.symlink_to(real)
+    node.config["backup"]["host_paths"] = [str(link)]
+    assert node.run("backup").status == 0
+    (archive,) = node.backups.glob("*/*.host.tar.gpg")
+    home = directory / "gnupg"
+    tar = subprocess.run(
+        ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--decrypt", archive], check=True, capture_output=True
+    ).stdout
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as content:
+        member = content.extractfile(f"{link}/ca.key".lstrip("/"))
+        assert member and member.read() == b"the key of the cluster"
+
+
+@needs_root
+def test_what_a_killed_backup_left_takes_no_room_from_the_next_one(small_disk: Node) -> None:
+    part = small_disk.backups / "20261124/etcd-snapshot-010000-cp1.db.part"
+    part.parent.mkdir()
+    with open(part, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, free_bytes(small_disk.backups) - MB)
+    run = small_disk.run("backup")
+    assert run.status == 0 and not part.exists(), run.text

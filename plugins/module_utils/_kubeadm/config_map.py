@@ -125,7 +125,8 @@ class ConfigMap:
             make_state_directory(directory)
         path = self._kept / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{_version(old)}.json"
         write_atomically(path, json.dumps(old, indent=2).encode() + b"\n")
-        for each in sorted(self._kept.glob("*.json"))[:-KEEP]:
+        others = sorted(each for each in self._kept.glob("*.json") if each != path)
+        for each in others[: max(0, len(others) + 1 - KEEP)]:
             each.unlink()
         return path
 

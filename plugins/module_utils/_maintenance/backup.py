@@ -58,12 +58,14 @@ def run(ctx: Context, view: ClusterView | None) -> bool:
         ctx.journal.say(STEP, "left_out", "switched off by the configuration", reason="off")
         return False
     status, name = own_member(ctx, view)
+    if not ctx.dry_run:
+        remove_leftovers(ctx.config, name)
+        _make_room(ctx, status, name)
     _check_space(ctx.config, status)
     if ctx.dry_run:
         ctx.journal.say(STEP, "planned", f"would write a snapshot of about {megabytes(status.db_size)}", member=name)
         prune(ctx, name)
         return False
-    remove_leftovers(ctx.config, name)
     with ExitStack() as stack:
         _take_turn(ctx, stack)
         snapshot = _take(ctx, _Member(name, status, _linearizable_revision(ctx)))
@@ -112,6 +114,14 @@ def own_member(ctx: Context, view: ClusterView | None) -> tuple[Status, str]:
     members = ctx.client.members(linearizable=False)
     name = next((each.name for each in members if each.member_id == status.member_id), "")
     return status, name or ctx.host
+
+
+def _make_room(ctx: Context, status: Status, member: str) -> None:
+    """What no tier holds any more goes before the new one comes, where there is no room for both."""
+    try:
+        _check_space(ctx.config, status)
+    except KubetuneError:
+        prune(ctx, member)
 
 
 def _check_space(config: Config, status: Status) -> None:
@@ -310,7 +320,8 @@ def _archive(config: Config, target: Path) -> None:
 
     with encryption.encrypting(config, target) as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
         for path in config.backup.host_paths:
-            archive.add(path, arcname=path.lstrip("/"))
+            # What is asked for is what is there, not where a link leads.
+            archive.add(os.path.realpath(path), arcname=path.lstrip("/"))
 
 
 def _sidecar(ctx: Context, member: _Member, facts: dict[str, Any], plain: Content, files: dict[str, Content]) -> Sidecar:
@@ -341,7 +352,7 @@ def prune(ctx: Context, member: str) -> None:
             ctx.journal.say(
                 PRUNE,
                 "warning",
-                f"{each.path} bears a time which is still to come: the clock was ahead then, or is behind now; it counts as older than the others",
+                f"{each.path} bears a time which is still to come: the clock was ahead then, or is behind now; it is no tier's, and stays until that time has come",
                 path=each.path,
                 reason="clock",
             )
@@ -351,7 +362,7 @@ def prune(ctx: Context, member: str) -> None:
             PRUNE, "warning", f"{each.path} is not what was written: it stays, and counts for nothing", path=each.path, reason="broken"
         )
     known = [each for each in known if each not in broken]
-    gone = expired(known, ctx.config.backup, lambda each: _is_good(ctx, each))
+    gone = expired(known, now, ctx.config.backup, lambda each: _is_good(ctx, each))
     staying = [each for each in known if each not in gone]
     size = sum(path.stat().st_size for each in staying for path in each.files())
     facts = {"removed": len(gone), "kept": len(staying), "bytes": size, "member": member}

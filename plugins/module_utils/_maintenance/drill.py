@@ -48,7 +48,8 @@ def run(ctx: Context) -> None:
         return
     started = time.monotonic()
     try:
-        with verification.opened(ctx, snapshot, verification.this_cluster(ctx)) as (sidecar, path, _by):
+        cluster_id = verification.this_cluster(ctx)
+        with verification.opened(snapshot, cluster_id, tools.tool(ctx, "etcdutl"), ctx.config) as (sidecar, path, _by):
             with _scratch(ctx, sidecar) as directory:
                 facts = _restore(ctx, path, sidecar, directory)
     except KubetuneError as exc:

@@ -100,10 +100,12 @@ def by_hand(ctx: Context, path: Path, into: Path, identity: Identity, bump_revis
 @contextmanager
 def _checked(ctx: Context, snapshot: retention.Snapshot) -> Iterator[Path]:
     """What is in it, once it holds: by its sidecar, or by itself where it has none."""
+    etcdutl = tools.tool(ctx, "etcdutl")
     if snapshot.sidecar.exists():
-        with verification.opened(ctx, snapshot, None) as (_sidecar, plain, _by):
+        with verification.opened(snapshot, None, etcdutl, ctx.config) as (_sidecar, plain, _by):
             yield plain
     else:
-        with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as plain:
-            verification.check_plain(tools.tool(ctx, "etcdutl"), plain)
+        # gpg compresses: then it is somewhat more.
+        with encryption.plain(ctx.config, snapshot.path, snapshot.encryption, snapshot.path.stat().st_size) as plain:
+            verification.check_plain(etcdutl, plain)
             yield plain

@@ -93,14 +93,18 @@ def snapshots(directory: Path, member: str | None, now: float) -> list[Snapshot]
     return sorted(found, key=lambda each: (each.taken_at <= now, each.taken_at, each.path.name))
 
 
-def expired(known: Sequence[Snapshot], policy: Backup, is_good: Callable[[Snapshot], bool]) -> list[Snapshot]:
+def expired(known: Sequence[Snapshot], now: float, policy: Backup, is_good: Callable[[Snapshot], bool]) -> list[Snapshot]:
     """Those which no tier holds. The newest stays, and so does the newest good one: it is asked for from the newest on.
 
+    Those of a wrong clock stay, and take no place in a tier, until their time has come: it is the clock of now that may be wrong.
+
     Args:
-        known: oldest first.
+        known: oldest first, as `snapshots` returns them.
+        now: seconds since 1970.
         is_good: reads the whole file, so it is called until the first good one only.
     """
-    staying = set(_held(known, policy))
+    staying = {each for each in known if each.taken_at > now}
+    staying.update(_held([each for each in known if each not in staying], policy))
     staying.update(known[-1:])
     for each in reversed(known):
         if is_good(each):

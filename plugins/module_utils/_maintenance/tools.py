@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Mapping
+from typing import Iterator, Mapping
 
 from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
-from .._node.processes import find, of_static_pod, settings
+from .._node.processes import Process, find, of_static_pod, settings
 from .._node.state import sync_directory
 from .._static_pod.flags import BadValue, version_of
 from .context import Context
@@ -50,9 +50,7 @@ def needed(ctx: Context, name: str) -> str:
 
 def own_tool(ctx: Context, name: str) -> str | None:
     """Beside etcd in its own image. Reaching it takes CAP_SYS_PTRACE."""
-    for process in find("etcd", {"data-dir": ctx.config.data_directory}, ctx.proc):
-        if not of_static_pod(process, "etcd", ctx.proc):
-            continue  # whoever calls himself etcd is not given root
+    for process in _own_processes(ctx):
         found = _executable(ctx.proc / str(process.pid) / "root/usr/local/bin" / name)
         if found:
             return found
@@ -61,9 +59,14 @@ def own_tool(ctx: Context, name: str) -> str | None:
 
 def member_flags(ctx: Context) -> Mapping[str, list[str]]:
     """Flags of this host's running member; empty where it does not run."""
+    process = next(_own_processes(ctx), None)
+    return settings(process, ctx.proc) if process else {}
+
+
+def _own_processes(ctx: Context) -> Iterator[Process]:
     for process in find("etcd", {"data-dir": ctx.config.data_directory}, ctx.proc):
-        return settings(process, ctx.proc)
-    return {}
+        if of_static_pod(process, "etcd", ctx.proc):
+            yield process  # whoever calls himself etcd is neither given root nor trusted
 
 
 def version(program: str) -> str:

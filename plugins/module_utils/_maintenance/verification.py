@@ -21,6 +21,7 @@ from .._commands import ENVIRONMENT, background
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
 from . import encryption, tools
+from .config import Config
 from .context import Context
 from .retention import Snapshot
 
@@ -165,19 +166,25 @@ def verify(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> tuple[Si
     """
     if snapshot.encryption != "none" and not ctx.config.backup.identity_file:
         return _described(snapshot, cluster_id), "checksum"  # what is in it was verified before it was encrypted
-    with opened(ctx, snapshot, cluster_id) as (sidecar, _plain, verified_by):
+    with opened(snapshot, cluster_id, tools.tool(ctx, "etcdutl"), ctx.config) as (sidecar, _plain, verified_by):
         return sidecar, verified_by
 
 
 @contextmanager
-def opened(ctx: Context, snapshot: Snapshot, cluster_id: str | None) -> Iterator[tuple[Sidecar, Path, str]]:
+def opened(snapshot: Snapshot, cluster_id: str | None, etcdutl: str | None, config: Config | None) -> Iterator[tuple[Sidecar, Path, str]]:
     """A backup that holds: its sidecar, what is in it as a plain file for the time of the block, and by what it was verified.
 
-    Args and Raises: see `verify`; and one that is encrypted takes its private key.
+    Args:
+        cluster_id: which it has to be of; None where that does not matter.
+        etcdutl: path of the program; None where there is none.
+        config: for one that is encrypted, with its private key.
+
+    Raises:
+        KubetuneError: with the reason why it is refused.
     """
     sidecar = _described(snapshot, cluster_id)
-    with encryption.plain(ctx.config, snapshot.path, snapshot.encryption) as path:
-        facts, _content = check_plain(tools.tool(ctx, "etcdutl"), path)
+    with encryption.plain(config, snapshot.path, snapshot.encryption, sidecar.snapshot.bytes) as path:
+        facts, _content = check_plain(etcdutl, path)
         for name, recorded in (("revision", sidecar.revision), ("totalKey", sidecar.keys), ("hash", sidecar.hash)):
             if name in facts and facts["verified_by"] == sidecar.verified_by and facts[name] != recorded:
                 raise KubetuneError(f"etcdutl finds {name} {facts[name]}, and {recorded} was recorded when it was taken")

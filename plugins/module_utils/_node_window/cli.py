@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def main(argv: list[str], state: Path = STATE) -> int:
     if argv != ["run"]:
         sys.stderr.write(USAGE)
         return 2
+    # As a kill ends it: an exception on its way out would give back the lock in the middle of a window.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with host_lock(state / "lock", wait=True):
         try:
             result = _run(Journal(state), state)

@@ -202,7 +202,9 @@ class Gate:
 
         why = ""
         until(permitted, patience.WHOLE, lambda: f"etcd is not stopped: {why}", lambda text: self._journal.say("etcd", "wait", text))
-        if lock and lock.held:
+        if lock and not lock.held:
+            raise KubetuneError("etcd is not stopped: this window was cut off, and the cluster lock is somebody else's meanwhile")
+        if lock:
             lock.check()
 
     def _take_snapshot(self) -> None:

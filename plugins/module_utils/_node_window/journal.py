@@ -32,6 +32,7 @@ class Journal:
         self._state = state
         self._window = state / "window"
         self._events = self._window / "journal.jsonl"
+        self._undo_ready, self._undo = self._window / "undo-ready", self._window / "undo"
         #: On the way back the journal may fail: putting the old manifests back matters more than saying so.
         self.tolerant = False
 
@@ -41,7 +42,8 @@ class Journal:
             make_state_directory(directory)
         pending, draft = self._window / "pending.json", self._window / f"draft-{order.id}.json"
         if not pending.exists():
-            self._events.unlink(missing_ok=True)  # of a window whose end was cut off after its result was written
+            self._clear()  # of a window whose end was cut off after its result was written
+            write_atomically(self._undo_ready, b"")
         write_atomically(draft, json.dumps(order.to_dict()).encode())
         try:
             # Unlike a rename, a link does not replace: of two orders the second one fails.
@@ -72,6 +74,25 @@ class Journal:
             print(f"the journal cannot be written: {exc}", flush=True)
         print(f"{step} {state} {text}".rstrip(), flush=True)
 
+    def undo(self, why: str, log: list[str]) -> None:
+        """From here on the way is back, whatever happens: a full disk, on which nothing more can be said, has room for a rename."""
+        self.tolerant = True  # it must not keep the old manifests away
+        if self.undone():
+            return
+        self.say("undo", "begin", why, log=log)
+        if self.reached("undo"):
+            return
+        try:
+            os.replace(self._undo_ready, self._undo)
+            sync_directory(self._window)
+        except OSError as exc:
+            print(f"the way back cannot be marked: {exc}", flush=True)
+
+    def undone(self) -> dict[str, Any] | None:
+        """``text`` and ``log`` of why this window goes back; None as long as it goes forward."""
+        unsaid = {"text": "it was being undone already, and the disk was too full to say why (journalctl -u kubetune-window)", "log": []}
+        return self.reached("undo") or (unsaid if self._undo.exists() else None)
+
     def events(self) -> list[dict[str, Any]]:
         return _events(self._events)
 
@@ -96,13 +117,19 @@ class Journal:
             write_atomically(target / "journal.jsonl", self._events.read_bytes())
         write_atomically(target / "result.json", json.dumps(result).encode())
         (self._window / "pending.json").unlink()
-        self._events.unlink(missing_ok=True)
+        self._clear()
         sync_directory(self._window)
-        # By name, which begins with the controller's time: this host's clock may have been set back since. Windows that left no other
-        # manifests are counted for themselves: they push no state away to which somebody may want to go back.
+        # By name, which begins with the controller's time: this host's clock may have been set back since. Never this one: a controller's
+        # clock may be behind, too. Windows that left no other manifests are counted for themselves: they push no state away to which
+        # somebody may want to go back.
         own = is_state(target)
-        for old in [each for each in sorted((self._state / "history").iterdir()) if is_state(each) == own][:-order.keep]:
+        others = [each for each in sorted((self._state / "history").iterdir()) if each != target and is_state(each) == own]
+        for old in others[: max(0, len(others) + 1 - order.keep)]:
             shutil.rmtree(old)
+
+    def _clear(self) -> None:
+        for path in (self._events, self._undo_ready, self._undo):
+            path.unlink(missing_ok=True)
 
 
 def is_state(folder: Path) -> bool:

@@ -20,6 +20,10 @@ from .order import Order
 from .pod import Pod, until
 
 
+class Needed(KubetuneError):
+    """The cluster cannot miss this host's member, which runs."""
+
+
 class Proof:
     """
     Args:
@@ -43,10 +47,13 @@ class Proof:
         gate = self._journal.reached("gate", "done") or {}
         return shortest + timing.startup_seconds(component, gate.get("database_bytes")) - timing.STARTUP_STEPS[0]
 
-    def cluster(self) -> str:
+    def cluster(self, starting: bool = False) -> str:
         """Every member is well again. Return what ails others for good; a member of ours that is not well raises.
 
         A change is not undone for the sake of others: that would take our member away when the cluster can miss it least.
+
+        Args:
+            starting: our member may be starting only now.
         """
         if self._order.bootstraps:
             return ""
@@ -66,7 +73,8 @@ class Proof:
 
         why = ours = ""
         try:
-            until(whole, patience.WHOLE, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
+            seconds = patience.WHOLE + (self.seconds("etcd") if starting else 0)
+            until(whole, seconds, lambda: f"the cluster is not whole: {why}", lambda text: self._journal.say("cluster", "wait", text))
         except KubetuneError as exc:
             if ours:
                 raise
@@ -76,7 +84,10 @@ class Proof:
         return ""
 
     def quorum_without_us(self) -> None:
-        """Raises when our member runs and the cluster cannot miss it: then it stays as it is."""
+        """
+        Raises:
+            Needed: our member runs, and the cluster cannot miss it: it stays as it is.
+        """
         if self._order.bootstraps:
             return
 
@@ -91,12 +102,15 @@ class Proof:
             return not why
 
         why = ""
-        until(
-            spare,
-            patience.WHOLE,
-            lambda: f"etcd's old manifest is not put back: {why}",
-            lambda text: self._journal.say("etcd_back", "wait", text),
-        )
+        try:
+            until(
+                spare,
+                patience.WHOLE,
+                lambda: f"etcd's old manifest is not put back: {why}",
+                lambda text: self._journal.say("etcd_back", "wait", text),
+            )
+        except KubetuneError as exc:
+            raise Needed(str(exc)) from exc
 
     def watch(self, staying: Sequence[tuple[Pod, Process]]) -> None:
         """The new processes have to stay for a while: one that does not goes back before another node is touched.

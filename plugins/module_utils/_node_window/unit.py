@@ -26,12 +26,14 @@ StartLimitIntervalSec=0
 [Service]
 Type=exec
 ExecStart={python} {program} window run
-# Killed: take up the journal again. Ended with a verdict: that stands.
+# Killed: take up the journal again; also by what systemd takes for a clean end. Ended with a verdict: that stands.
 Restart=on-abnormal
+RestartForceExitStatus=SIGTERM SIGINT SIGHUP
 RestartSec=1
 UMask=0077
 NoNewPrivileges=yes
-ProtectHome=yes
+# Not more: the host's Python may live there.
+ProtectHome=read-only
 
 [Install]
 WantedBy=multi-user.target

@@ -29,6 +29,7 @@ NEXT_SEGMENTS = 2 * 64 * 1000 * 1000
 #: Bytes which etcd needs on top of a copy: these, and as much again.
 ROOM = 2 * NEXT_SEGMENTS
 _OLD = ".kubetune-old-"
+_NEVER_ON_NONE = "bring it back before etcd is started: without it a member forgets what it has voted for and acknowledged"
 _CHUNK = 1 << 20
 #: Seconds between two words on how far the copy is.
 _SAY_EVERY = 5.0
@@ -120,6 +121,8 @@ class Relocation:
             os.rename(self.source, self._aside)
             sync_directory(self.source.parent)
         else:
+            if not segments(self.target):
+                raise KubetuneError(f"neither {self.source} nor {self.target} holds a WAL: its disk is not there any more; {_NEVER_ON_NONE}")
             copied = "the copy that was made before"
         self._link(self.target)
         return f"{copied}: {self.source} -> {self.target}"
@@ -192,6 +195,16 @@ def relocation(wal: Wal, window: str) -> Relocation | None:
     if not wal.old or source == target or not segments(source):
         return None
     return Relocation(source, target, wal, window)
+
+
+def make_sure_of(directory: str) -> None:
+    """An etcd that was a member before makes a new WAL where it finds none, and serves.
+
+    Raises:
+        KubetuneError: there is none.
+    """
+    if not segments(Path(directory)):
+        raise KubetuneError(f"{directory} holds no WAL, and etcd is not started without: its disk is not there any more; {_NEVER_ON_NONE}")
 
 
 def missing(wal: Wal) -> str:

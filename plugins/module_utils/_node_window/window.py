@@ -24,7 +24,7 @@ from .gate import Gate, Refused, stop_key
 from .journal import BEFORE, Journal
 from .order import Order, Part
 from .pod import Pod, until
-from .proof import Proof
+from .proof import Needed, Proof
 
 
 class Window:
@@ -101,8 +101,13 @@ class Window:
     def _past_gate(self) -> bool:
         return self._journal.reached("gate", "done") is not None
 
+    @property
+    def _touched(self) -> bool:
+        """Whether something on this node is not as it was before, or is about to be."""
+        return any(self._journal.reached(step) for step in ("api_out", "etcd_out", "etcd_in", "kube-apiserver_in")) or self._journal.undone() is not None
+
     def _forward_or_back(self, lock: ClusterLock | None) -> dict[str, Any]:
-        cause = self._journal.reached("undo")
+        cause = self._journal.undone()
         if cause is None:
             try:
                 others = self._forward(lock)
@@ -114,9 +119,7 @@ class Window:
                 if not self._past_gate:
                     raise Refused(why) from exc
                 cause = {"text": why, "log": self._logs()}
-        self._journal.tolerant = True  # a full disk must not keep the old manifests away
-        if not self._journal.reached("undo"):
-            self._journal.say("undo", "begin", cause["text"], log=cause["log"])
+        self._journal.undo(cause["text"], cause["log"])
         return self._back(cause)
 
     # --- forward ----------------------------------------------------------------------------------------------
@@ -137,7 +140,8 @@ class Window:
             self._swap(self._etcd, self._etcd.part.new, self._etcd.part.argv)
         others = ""
         if self._etcd and self._etcd.part.changes and self._etcd.part.new is not None:
-            others = self._proof.cluster()
+            # Not proved by this process: it starts with the host, and reads its database first.
+            others = self._proof.cluster(starting="etcd" not in self._proved)
             self._discard_old_wal()
         if self._api:
             if self._api.part.changes and not self._journal.reached("kube-apiserver_in"):
@@ -166,6 +170,9 @@ class Window:
         relocation = self._relocation
         if relocation is None or self._journal.reached("wal_move", "done"):
             return
+        problem = wal.unmounted(relocation.wal)
+        if problem:
+            raise KubetuneError(problem)
         self._journal.say("wal_move", "begin", source=str(relocation.source), target=str(relocation.target))
         moved = relocation.move(lambda text: self._journal.say("wal_move", "wait", text))
         self._journal.say("wal_move", "done", f"{moved}; from etcd's start on it there is no way back but to copy it again")
@@ -206,6 +213,7 @@ class Window:
         if text == pod.text() and not pod.part.changes and not self._journal.reached(step) and pod.running():
             return
         old = self._replaced(step, pod, text)
+        self._make_sure_of_the_wal(pod, text)
         pod.put(text)
         if text is None:
             pod.wait_none(pod.part.grace + patience.EXIT)
@@ -214,6 +222,12 @@ class Window:
         pod.wait_gone(old, pod.part.grace + patience.EXIT)
         process = self._proved[pod.component] = pod.wait_new(old, argv, lambda: self._proof.unready(pod.component), self._proof.seconds(pod.component))
         self._journal.say(step, "done", f"pid {process.pid}")
+
+    def _make_sure_of_the_wal(self, pod: Pod, text: str | None) -> None:
+        """Behind the gate a disk may have gone, or the host may have come up without it."""
+        order = self._order.wal
+        if pod is self._etcd and order and order.old and text is not None and not self._order.bootstraps:
+            wal.make_sure_of(order.new if text == pod.part.new else order.old)
 
     def _replaced(self, step: str, pod: Pod, text: str | None) -> list[Process]:
         """The processes which have to go before ``text`` counts: those that ran when its manifest was not there yet."""
@@ -249,23 +263,31 @@ class Window:
     def _back(self, cause: dict[str, Any]) -> dict[str, Any]:
         """The old manifests again, each proved; then the other hosts of the run are told to stop."""
         message, log = cause["text"], cause.get("log", [])
-        trouble = ""
+        trouble, needed = "", ""
         for put_back in (self._etcd_back, self._api_back):
             try:
                 put_back()
             except Exception as exc:  # the other one comes back all the same
+                needed = needed or (_text(exc) if isinstance(exc, Needed) else "")
                 trouble = trouble or _text(exc)
         self._stop_the_run()
         if not trouble:
             return self._result("rolled_back", message, log)
-        return self._result("broken", f"{message}; and the way back failed too: {trouble}\n{self._by_hand()}", log)
+        return self._result("broken", f"{message}; and the way back failed too: {trouble}\n{self._by_hand(needed)}", log)
 
-    def _by_hand(self) -> str:
-        """What a person has to do on this node when neither manifest makes it healthy, as commands."""
+    def _by_hand(self, needed: str) -> str:
+        """What a person has to do on this node when neither manifest makes it healthy, as commands.
+
+        Args:
+            needed: why this node's etcd, which runs from its new manifest, must not be stopped; empty where it may.
+        """
         before = self._journal.folder_of(self._order) / BEFORE
         steps = ["systemctl status kubelet containerd    # both have to run, and the disks must not be full"]
         for pod in self._pods:
             saved = before / pod.path.name
+            if needed and pod is self._etcd:
+                steps.append(f"leave {pod.path} as it is, with the new flags, until that is mended: {needed}")
+                continue
             steps += [f"cp --preserve=mode {saved} {pod.path}"] if pod.part.old is not None else [f"rm --force {pod.path}"]
             steps.append(f"tail /var/log/pods/kube-system_{pod.component}-*/{pod.component}/*.log    # why it does not stay")
         begun = self._journal.reached("wal_move")
@@ -316,7 +338,9 @@ class Window:
 
     def _restore(self, pod: Pod) -> None:
         step = f"{pod.component}_back"
-        untouched = pod.text() == pod.part.old
+        there = pod.text() == pod.part.old
+        # Put back by a process before this one, it is there as well, and nothing is proved.
+        untouched = there and not self._journal.reached(step)
         old = self._replaced(step, pod, pod.part.old)
         if pod.part.old is None:
             pod.put(None)
@@ -325,7 +349,8 @@ class Window:
             pod.put(pod.part.old)
             raise KubetuneError(f"{pod.component} did not run before this change either; its manifest from before is there again")
         elif not untouched or not old:
-            ended = untouched or self._ended(pod)
+            ended = (there and not old) or self._ended(pod)
+            self._make_sure_of_the_wal(pod, pod.part.old)
             pod.put(pod.part.old)
             try:
                 if not ended:
@@ -365,8 +390,8 @@ class Window:
         return Pod(component, part, directory, lambda text: self._journal.say(component, "wait", text), self._proc)
 
     def _take(self, lock: ClusterLock) -> None:
-        """The cluster lock. A window that was cut off past its gate goes on without it when it cannot be had: the node
-        has to be mended, and everybody else's gate is shut while its member is away."""
+        """The cluster lock. A window that was cut off when it had begun to stop something goes on without it when it cannot be had: the
+        node has to be mended, and everybody else's gate is shut while its member is away. An etcd that still runs is not stopped then."""
 
         def take() -> bool:
             nonlocal why
@@ -378,11 +403,11 @@ class Window:
             return True
 
         why = ""
-        seconds = patience.LOCK_WAIT_CUT_OFF if self._past_gate else patience.LOCK_WAIT
+        seconds = patience.LOCK_WAIT_CUT_OFF if self._touched else patience.LOCK_WAIT
         try:
             until(take, seconds, lambda: why, lambda text: self._journal.say("lock", "wait", text), patience.LOCK_PAUSE)
         except KubetuneError as exc:
-            if not self._past_gate:
+            if not self._touched:
                 raise Refused(str(exc)) from exc
             self._journal.say("lock", "failed", f"going on without it: {exc}")
 

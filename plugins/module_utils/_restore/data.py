@@ -13,7 +13,7 @@ import os
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
 from .._maintenance.restoration import Identity, restore
@@ -109,6 +109,14 @@ class Data:
         """What this restore has set aside."""
         return [str(path) for path in (self._aside(self.current), self._aside(self.wal)) if path.exists()]
 
+    def present(self) -> tuple[str, ...]:
+        """What stands where the data belongs."""
+        return tuple(str(path) for path in self._paths if os.path.lexists(path))
+
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        return (self.wal, self.current) if self._own_wal else (self.current,)
+
     def put_restored(self, snapshot: Path, etcdutl: str, order: Order) -> None:
         """Restore a snapshot as this member of the new cluster, then let it take the place of what is there. etcd must not run.
 
@@ -144,9 +152,9 @@ class Data:
 
     def set_aside(self) -> None:
         """Rename what is there. What stands in its place when that was done before is this restore's own, and goes."""
-        for path in (self.wal, self.current) if self._own_wal else (self.current,):
+        for path in self._paths:
             aside = self._aside(path)
-            if not path.exists() and not path.is_symlink():
+            if not os.path.lexists(path):
                 continue
             if aside.exists():
                 _remove(path)
@@ -154,19 +162,26 @@ class Data:
                 os.rename(path, aside)
             sync_directory(path.parent)
 
-    def take_back(self) -> None:
-        """Undo all of it; etcd must not have been started on the new data, which is set aside in its turn."""
+    def take_back(self, before: Sequence[str] | None) -> None:
+        """Undo all of it; etcd must not have been started on the new data, which is set aside in its turn.
+
+        Args:
+            before: of `present`, before this restore touched anything; None where it did not. What was not there then is this restore's.
+        """
         for part in (self._new, self._new_wal):
             if part and part.exists():
                 shutil.rmtree(part)
-        for path in (self.wal, self.current) if self._own_wal else (self.current,):
+        for path in self._paths:
             aside = self._aside(path)
-            if aside.exists():
+            if not aside.exists() and (before is None or str(path) in before):
+                continue
+            if os.path.lexists(path):
                 dropped = path.with_name(path.name + self._dropped)
                 _remove(dropped)
-                if path.exists() or path.is_symlink():
-                    os.rename(path, dropped)
+                os.rename(path, dropped)
+            if aside.exists():
                 os.rename(aside, path)
+            if path.parent.exists():
                 sync_directory(path.parent)
 
     def _aside(self, path: Path) -> Path:

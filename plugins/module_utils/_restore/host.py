@@ -101,8 +101,10 @@ class Host:
                 f"{self._store.snapshot} is not the snapshot of {pending.order.source} (SHA-256 {found['sha256'][:12]}..., and "
                 f"{facts['sha256'][:12]}... is needed): remove it, then run again"
             )
+        data = self._data(member)
+        self._store.keep_before(data.present())
         with snapshot.programs(member.image, tools) as programs:
-            self._data(member).put_restored(self._store.snapshot, str(programs / "etcdutl"), pending.order)
+            data.put_restored(self._store.snapshot, str(programs / "etcdutl"), pending.order)
         self._store.keep_data(facts["sha256"])
         return True
 
@@ -112,7 +114,9 @@ class Host:
         if _ASIDE in pending.steps:
             return False
         self._must_not_run(member)
-        self._data(member).set_aside()
+        data = self._data(member)
+        self._store.keep_before(data.present())
+        data.set_aside()
         self._store.mark(_ASIDE)
         return True
 
@@ -204,15 +208,23 @@ class Host:
         pending = self._store.pending()
         if {STARTED, EXCHANGED} & set(pending.steps):
             raise KubetuneError(f"restore {pending.order.id} cannot be taken back here: see etcd_restore_case=plan")
-        data = self._data(member)
-        if data.asides():
+        if pending.before is not None:
             self._must_not_run(member)
-            data.take_back()
+            self._data(member).take_back(pending.before)
         return self._end(components, "cancelled")
 
-    def abandon(self, components: Sequence[str]) -> list[str]:
-        """The restore ends where it is: all data stays as it is, what is kept out comes in; return what did."""
-        return self._end(components, "abandoned")
+    def abandon(self, member: Member, components: Sequence[str]) -> list[str]:
+        """The restore ends where it is: all data stays as it is, and what is kept out comes in; return what did.
+
+        Where old data was set aside, and nothing is in its place yet, that comes back. A host with no data at all stays without etcd and API
+        server: an etcd that its manifest lets begin a cluster would begin an empty one, and the API server would serve it.
+        """
+        pending, data = self._store.pending(), self._data(member)
+        if STARTED not in pending.steps and data.asides() and not data.facts()["there"]:
+            self._must_not_run(member)
+            data.take_back(pending.before)
+        empty = STARTED not in pending.steps and not data.facts()["there"]
+        return self._end([each for each in components if not (empty and each in (ETCD, KUBE_APISERVER))], "abandoned")
 
     def _end(self, components: Sequence[str], outcome: str) -> list[str]:
         # etcd first: the others wait for it.

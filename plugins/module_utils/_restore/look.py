@@ -40,7 +40,6 @@ def read(store: Store) -> dict[str, Any]:
         "components": found,
         "kubelet": output(["systemctl", "is-active", "kubelet"], check=False).strip(),
         "steps": list(pending.steps) if pending else [],
-        "data_sha256": pending.data_sha256 if pending else "",
         "order": vars(pending.order) if pending else None,
         "ended": {"id": last["order"]["id"], "outcome": last["outcome"]} if last else None,
     }
@@ -50,10 +49,15 @@ def look(member: Member, config_file: Path) -> dict[str, Any]:
     """The member's data, its own view of the cluster, and this host's backups.
 
     ``etcd`` is None where it does not answer (``failure`` says why); its ``quorum`` says whether a linearizable read came through.
+    ``unseen`` says why nothing is known of backups; empty where it is.
     """
     found: dict[str, Any] = {
-        "data": {**Data(member, "").facts(), "unmounted": missing()}, "etcd": None, "failure": "", "backups": newest_backups(config_file),
+        "data": {**Data(member, "").facts(), "unmounted": missing()}, "etcd": None, "failure": "", "backups": [], "unseen": "",
     }  # fmt: skip
+    try:
+        found["backups"] = newest_backups(config_file)
+    except KubetuneError as exc:
+        found["unseen"] = str(exc)
     try:
         found["etcd"] = _own_view(member)
     except KubetuneError as exc:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Mapping, Sequence
 
@@ -29,6 +30,7 @@ class Wanted:
         backup: path on ``host``; empty for the best of any host.
         without: inventory names of hosts, or names of members, that are gone for good, and do not come back by this run.
         bump_revision: by how much the revision goes up.
+        cluster_id: hexadecimal, of which cluster the backup has to be; empty for the one that answers, or that all backups are of.
         everybody: inventory names of all hosts that a member belongs on, whether this run is limited or not.
     """
 
@@ -37,6 +39,7 @@ class Wanted:
     backup: str = ""
     without: tuple[str, ...] = ()
     bump_revision: int = BUMP
+    cluster_id: str = ""
     everybody: tuple[str, ...] = ()
 
 
@@ -77,6 +80,8 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], wanted: Wanted, new_id: str) ->
         raise Refusal([f"etcd_restore_case: {wanted.case!r} is not allowed; one of {', '.join(CASES)} is"])
     if not 1 <= wanted.bump_revision <= MOST_BUMP:
         raise Refusal([f"etcd_restore_bump_revision: {wanted.bump_revision} is not allowed; 1 to {MOST_BUMP} is"])
+    if not re.fullmatch(r"[0-9a-f]{0,16}", wanted.cluster_id):
+        raise Refusal([f"etcd_restore_cluster_id: {wanted.cluster_id!r} is not allowed; up to 16 hexadecimal digits are, as the plan prints them"])
     if not hosts:
         raise Refusal(["no host was reached: a restore needs those whose etcd shall serve afterwards"])
     cluster = _Cluster(hosts, wanted)
@@ -129,8 +134,9 @@ def _end_of(order: Order | None, case: str, cluster: _Cluster) -> Plan:
     back = _no_way_back(order, cluster)
     if case == "abandon":
         lines = [
-            f"restore {order.id} (case {order.case}) is given up where it is: all data stays as it is, what is kept out starts on it. Look "
-            "afterwards which members agree (etcd_restore_case=plan), before anything is written."
+            f"restore {order.id} (case {order.case}) is given up where it is: all data stays as it is, what is kept out starts on it. Old data that "
+            "was set aside comes back where nothing is in its place yet; a host with no data at all stays without etcd and API server, for "
+            "etcd_restore_case=member or backup. Look afterwards which members agree (etcd_restore_case=plan), before anything is written."
         ]
     elif back:
         raise Refusal([
@@ -152,7 +158,10 @@ def _resumed(order: Order, wanted: Wanted, cluster: _Cluster) -> Plan:
             f"restore {order.id} with etcd_restore_case={order.case} is under way: finish it with the variables that it was begun with, or "
             "take it back with etcd_restore_case=cancel"
         )
-    for name, given, begun in (("etcd_restore_host", wanted.host, order.source), ("etcd_restore_backup", wanted.backup, order.backup)):
+    for name, given, begun in (
+        ("etcd_restore_host", wanted.host, order.source), ("etcd_restore_backup", wanted.backup, order.backup),
+        ("etcd_restore_cluster_id", wanted.cluster_id, order.cluster_id),
+    ):  # fmt: skip
         if given and given != begun:
             wrong.append(f"{name}: {given} is not what restore {order.id} was begun with, which is under way: {begun}")
     missing = sorted(set(order.members) - set(cluster.hosts))
@@ -262,7 +271,11 @@ class _Cluster:
             there = f"data {data['database_bytes'] >> 20} MiB and WAL {data['wal_bytes'] >> 20} MiB" if data["there"] else "no data"
             if data["database_bytes"] and not data["wal_bytes"]:
                 there = f"a database of {data['database_bytes'] >> 20} MiB and no WAL: {data['unmounted'] or 'is its disk mounted?'}"
-            backups = [f"backup of {each['taken_at']} at revision {each['revision']}: {each['path']}" for each in host["look"]["backups"]]
+            backups = [
+                f"backup of {each['taken_at']} at revision {each['revision']} of cluster {each['cluster_id']}: {each['path']}"
+                for each in host["look"]["backups"]
+            ]
+            backups += [f"no backup was looked for: {host['look']['unseen']}"] if host["look"]["unseen"] else []
             found.append("; ".join([f"{name}: member {host['member']['name']} {says}", there, *backups]))
         return [*found, *(f"{name} was not reached in this run" for name in self.missing)]
 
@@ -339,18 +352,38 @@ class _Cluster:
     def backup(self, wanted: Wanted, new_id: str) -> Order:
         self._whole_cluster()
         source, path = wanted.host, wanted.backup
+        of = {source: self._known(source, "the host with the backup")} if source or path else self.hosts
+        answering = {host["look"]["etcd"]["cluster_id"] for name, host in self.hosts.items() if host["look"]["etcd"] and not self.anew(name)}
+        cluster_id = wanted.cluster_id or (answering.pop() if len(answering) == 1 else "")
         if path:
-            self._known(source, "the host with the backup")
+            known = self._ids_of_backups()
+            cluster_id = cluster_id or (known.pop() if len(known) == 1 else "")
+            found = next((each["cluster_id"] for each in of[source]["look"]["backups"] if each["path"] == path), cluster_id)
+            if cluster_id and found != cluster_id:
+                raise Refusal([
+                    f"etcd_restore_backup: {path} is of cluster {found}, and one of {cluster_id} is wanted; where that was made of it by a restore, "
+                    f"say etcd_restore_cluster_id={found}"
+                ])  # fmt: skip
         else:
-            of = {source: self._known(source, "the host with the backup")} if source else self.hosts
             # By revision, which never falls, not by time: a cluster that began anew with no data may have been backed up since.
-            known = [(each["revision"], name, each["path"]) for name, host in of.items() for each in host["look"]["backups"]]
-            if not known:
-                raise Refusal([f"there is no backup on {', '.join(of)}: name one, with etcd_restore_host and etcd_restore_backup=PATH"])
-            _revision, source, path = max(known)
-        ids = {host["look"]["etcd"]["cluster_id"] for name, host in self.hosts.items() if host["look"]["etcd"] and not self.anew(name)}
-        ids = ids or self._ids_of_backups()
-        return Order(new_id, "backup", source, path, ids.pop() if len(ids) == 1 else "", self._parts(), "", wanted.bump_revision)
+            candidates = [
+                (each["revision"], name, each["path"], each["cluster_id"])
+                for name, host in of.items() for each in host["look"]["backups"] if cluster_id in ("", each["cluster_id"])
+            ]  # fmt: skip
+            if not candidates:
+                unseen = "".join(f"; {name}: {host['look']['unseen']}" for name, host in of.items() if host["look"]["unseen"])
+                raise Refusal([
+                    f"there is no backup{f' of cluster {cluster_id}' if cluster_id else ''} on {', '.join(of)}{unseen}: name one, with "
+                    "etcd_restore_host and etcd_restore_backup=PATH"
+                ])  # fmt: skip
+            clusters = sorted({each[3] for each in candidates})
+            if len(clusters) > 1:
+                raise Refusal([
+                    f"there are backups of different clusters: {', '.join(clusters)}; say which it is, with etcd_restore_cluster_id, or name the "
+                    "backup, with etcd_restore_host and etcd_restore_backup=PATH"
+                ])  # fmt: skip
+            _revision, source, path, cluster_id = max(candidates)
+        return Order(new_id, "backup", source, path, cluster_id, self._parts(), "", wanted.bump_revision)
 
     def _ids_of_backups(self) -> set[str]:
         """The cluster of which the hosts have backups, where it is one: a file from elsewhere has to be of it too."""
@@ -410,5 +443,7 @@ def _what(order: Order, cluster: _Cluster) -> list[str]:
         )
     elif order.case == "backup":
         lines.append("everything that was written after the backup is lost")
+    if order.case == "backup" and not order.cluster_id:
+        lines.append("NOTE: of which cluster the backup is is not compared: nobody here knows which it has to be (etcd_restore_cluster_id)")
     return lines
 

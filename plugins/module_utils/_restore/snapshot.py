@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Iterator
 
@@ -17,13 +16,12 @@ from .._errors import KubetuneError
 from .._etcd import scratch
 from .._etcd.client import Tls
 from .._maintenance import restoration, retention, verification
-from .._maintenance.config import Config, load
-from .._maintenance.context import Context
-from .._maintenance.journal import Journal
+from .._maintenance.config import load
 from .._node import images
 from .._node.state import free_bytes, make_state_directory, sync_directory
 from .._node_window.wal import NEXT_SEGMENTS, segments
 from .data import Data, Member
+from .store import copy_beside, part_of
 
 #: Seconds for etcd to read a copy of the data, and for one piece of its snapshot.
 _START, _PIECE = 600.0, 60.0
@@ -48,12 +46,12 @@ def programs(image: str, directory: str) -> Iterator[Path]:
 def newest_backups(config_file: Path) -> list[dict[str, Any]]:
     """Of each member's backups in this host's directory that have their length the newest, and the one with the highest revision.
 
-    They are two where a cluster began anew with no data, and was backed up. Empty where no maintenance is set up.
+    They are two where a cluster began anew with no data, and was backed up.
+
+    Raises:
+        KubetuneError: the configuration, which knows where they are, is not there or damaged.
     """
-    try:
-        directory = Path(load(str(config_file)).backup.directory)
-    except KubetuneError:
-        return []
+    directory = Path(load(str(config_file)).backup.directory)
     newest: dict[str, dict[str, Any]] = {}
     highest: dict[str, dict[str, Any]] = {}
     for snapshot in retention.snapshots(directory, None, time.time()):
@@ -80,6 +78,7 @@ def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, co
     Raises:
         KubetuneError: with the reason why it is refused.
     """
+    etcdutl = str(programs_in / "etcdutl")
     if not path.is_file():
         raise KubetuneError(f"{path}: there is no such file on this host")
     # One that lies elsewhere, as it came back from a copy, has its sidecar beside it all the same.
@@ -89,12 +88,13 @@ def from_backup(path: Path, cluster_id: str, target: Path, programs_in: Path, co
         if not snapshot.sidecar.exists():
             if snapshot.encryption != "none":
                 raise KubetuneError(f"it is encrypted with {snapshot.encryption}, and its sidecar {snapshot.sidecar.name} is not beside it")
-            checked, _content = verification.check_plain(str(programs_in / "etcdutl"), path)
+            checked, _content = verification.check_plain(etcdutl, path)
             _copy(path, target)
             facts.update(taken_at=_time(path.stat().st_mtime), revision=checked["revision"], keys=checked["totalKey"])
         else:
-            ctx = _context(config_file, programs_in)
-            with verification.opened(ctx, snapshot, cluster_id or None) as (sidecar, plain, _by):
+            config = load(str(config_file)) if snapshot.encryption != "none" else None
+            _same_cluster(verification.read_sidecar(snapshot.sidecar), cluster_id)
+            with verification.opened(snapshot, None, etcdutl, config) as (sidecar, plain, _by):
                 _copy(plain, target)
             facts.update(
                 taken_at=sidecar.taken_at, cluster_id=sidecar.cluster_id, member=sidecar.member, revision=sidecar.revision, keys=sidecar.keys
@@ -124,7 +124,7 @@ def from_survivor(member: Member, target: Path, programs_in: Path) -> dict[str, 
             f"{target.parent} has {free_bytes(target.parent) >> 20} MiB free, and a copy of the data with a snapshot of it needs "
             f"{needed >> 20}: make room, then run again"
         )
-    work = target.with_name("survivor")
+    work = copy_beside(target)
     shutil.rmtree(work, ignore_errors=True)
     try:
         shutil.copytree(source.current / "snap", work / "member/snap")
@@ -148,13 +148,12 @@ def from_survivor(member: Member, target: Path, programs_in: Path) -> dict[str, 
     }  # fmt: skip
 
 
-def _context(config_file: Path, programs_in: Path) -> Context:
-    """Of the maintenance, whose etcd does not run: its tools are those of the image."""
-    config: Config = load(str(config_file))
-    config = replace(config, tools=str(programs_in))
-    client = scratch.Client([config.endpoint], Tls(config.ca_file, config.cert_file, config.key_file))
-    with open(os.devnull, "w") as nowhere:
-        return Context(config, Journal(nowhere), "", client)
+def _same_cluster(sidecar: verification.Sidecar, cluster_id: str) -> None:
+    if cluster_id and sidecar.cluster_id != cluster_id:
+        raise KubetuneError(
+            f"it is of cluster {sidecar.cluster_id} ({sidecar.member}), and one of {cluster_id} is wanted; where that cluster was made of this one "
+            f"by a restore, take this restore back (etcd_restore_case=cancel), and begin anew with etcd_restore_cluster_id={sidecar.cluster_id}"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -169,7 +168,7 @@ def _copy(source: Path, target: Path) -> None:
 @contextmanager
 def _whole(target: Path) -> Iterator[IO[bytes]]:
     """What is written is at ``target``, private and on the disk, once the block has ended well."""
-    part = target.with_name(target.name + ".part")
+    part = part_of(target)
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
         yield sink
         sink.flush()

@@ -9,6 +9,7 @@ Everything below one directory: ``pending.json``, the manifests of the component
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping
@@ -63,6 +64,7 @@ class Pending:
         wal: where this host's WAL was when it was begun; a link that leads there may be gone since.
         snapshot: facts of the snapshot that lies ready, None before.
         data_sha256: of the snapshot that this host's data was made of; empty before.
+        before: what stood where the data belongs when this restore first touched it; None before that.
     """
 
     order: Order
@@ -70,6 +72,7 @@ class Pending:
     wal: str = ""
     snapshot: Mapping[str, Any] | None = None
     data_sha256: str = ""
+    before: tuple[str, ...] | None = None
 
 
 class Store:
@@ -95,7 +98,7 @@ class Store:
         if data is None:
             return None
         try:
-            return Pending(Order(**data["order"]), tuple(data["steps"]), data["wal"], data["snapshot"], data["data_sha256"])
+            return _pending(Order(**data["order"]), data)
         except (KeyError, TypeError) as exc:
             raise KubetuneError(f"{self._pending} is damaged ({exc}): {_ADVICE}") from exc
 
@@ -123,10 +126,10 @@ class Store:
         last = self.last()
         if last and last["order"]["id"] == order.id and last["outcome"] == "done":
             # It has ended here, and not on every host: here nothing is done anew.
-            return self._write(Pending(order, tuple(last["steps"]), last["wal"], last["snapshot"], last["data_sha256"]))
+            return self._write(_pending(order, last))
         make_state_directory(self.directory.parent)
         make_state_directory(self.directory)
-        self.snapshot.unlink(missing_ok=True)
+        self._clear()
         return self._write(Pending(order, wal=wal))
 
     def pending(self) -> Pending:
@@ -147,6 +150,11 @@ class Store:
     def keep_snapshot(self, facts: Mapping[str, Any]) -> None:
         self._write(replace(self.pending(), snapshot=facts))
 
+    def keep_before(self, paths: tuple[str, ...]) -> None:
+        """Once: what is there later is this restore's own."""
+        if self.pending().before is None:
+            self._write(replace(self.pending(), before=paths))
+
     def keep_data(self, sha256: str) -> None:
         self._write(replace(self.pending(), data_sha256=sha256))
 
@@ -160,9 +168,30 @@ class Store:
         record = {"schema": SCHEMA, **asdict(pending), "outcome": outcome, **result}
         write_atomically(self._last, json.dumps(record, indent=2).encode())
         self._pending.unlink()
-        self.snapshot.unlink(missing_ok=True)
+        self._clear()
         sync_directory(self.directory)
+
+    def _clear(self) -> None:
+        """All of it holds every secret of the cluster."""
+        for path in (self.snapshot, part_of(self.snapshot)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(copy_beside(self.snapshot), ignore_errors=True)
 
     def _write(self, pending: Pending) -> Pending:
         write_atomically(self._pending, json.dumps({"schema": SCHEMA, **asdict(pending)}, indent=2).encode())
         return pending
+
+
+def part_of(snapshot: Path) -> Path:
+    """What becomes the snapshot once it is whole."""
+    return snapshot.with_name(snapshot.name + ".part")
+
+
+def copy_beside(snapshot: Path) -> Path:
+    """Where a survivor's data is copied to for its snapshot."""
+    return snapshot.with_name("survivor")
+
+
+def _pending(order: Order, data: Mapping[str, Any]) -> Pending:
+    before = data.get("before")
+    return Pending(order, tuple(data["steps"]), data["wal"], data["snapshot"], data["data_sha256"], None if before is None else tuple(before))

@@ -86,9 +86,13 @@ class Kubelet(threading.Thread):
 
     def reboot(self) -> None:
         """All processes end at once, and come back from the manifests that are there."""
+        self.power_off()
+        self.sync()
+
+    def power_off(self) -> None:
+        """All processes end at once."""
         with self._lock:
             self._kill_all()
-        self.sync()
 
     def close(self) -> None:
         self._stop_asked.set()

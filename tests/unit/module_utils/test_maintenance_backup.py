@@ -64,7 +64,7 @@ def utc(text: str) -> float:
 
 def left(moments: list[str], rules: Backup) -> list[str]:
     known = [at(utc(text)) for text in moments]
-    gone = retention.expired(known, rules, lambda _each: True)
+    gone = retention.expired(known, max(each.taken_at for each in known), rules, lambda _each: True)
     return [text for text, each in zip(moments, known) if each not in gone]
 
 
@@ -107,7 +107,7 @@ POLICIES = st.builds(policy, COUNTS, COUNTS, COUNTS, COUNTS)
 @given(MOMENTS, POLICIES, st.data())
 def test_last_good_one_and_the_newest_never_expire(known: list[Snapshot], rules: Backup, data: st.DataObject) -> None:
     good = data.draw(st.sets(st.sampled_from(known)))
-    gone = retention.expired(known, rules, good.__contains__)
+    gone = retention.expired(known, NOW, rules, good.__contains__)
     if good:
         assert max(good, key=lambda each: each.taken_at) not in gone and known[-1] not in gone
     else:
@@ -116,16 +116,16 @@ def test_last_good_one_and_the_newest_never_expire(known: list[Snapshot], rules:
 
 @given(MOMENTS, POLICIES)
 def test_second_time_nothing_expires_and_the_tiers_bound_what_stays(known: list[Snapshot], rules: Backup) -> None:
-    gone = retention.expired(known, rules, lambda _each: True)
+    gone = retention.expired(known, NOW, rules, lambda _each: True)
     staying = [each for each in known if each not in gone]
-    assert retention.expired(staying, rules, lambda _each: True) == []
+    assert retention.expired(staying, NOW, rules, lambda _each: True) == []
     bound = rules.keep_hourly + rules.keep_daily + rules.keep_weekly + rules.keep_monthly
     assert len(staying) <= max(1, bound)
 
 
 @given(MOMENTS, POLICIES)
 def test_every_tier_is_full_as_long_as_there_is_something_for_it(known: list[Snapshot], rules: Backup) -> None:
-    gone = retention.expired(known, rules, lambda _each: True)
+    gone = retention.expired(known, NOW, rules, lambda _each: True)
     for count, length in ((rules.keep_hourly, 13), (rules.keep_daily, 10), (rules.keep_monthly, 7)):
 
         def periods(snapshots: list[Snapshot], length: int = length) -> list[str]:
@@ -153,8 +153,15 @@ def test_what_a_clock_set_back_takes_is_the_newest(tmp_path: Path) -> None:
     now = datetime(2026, 11, 24, 14, 20, tzinfo=timezone.utc).timestamp()
     known = retention.snapshots(tmp_path, "cp1", now)
     assert [each.stem[14:20] for each in known] == ["145000", "000000", "141000", "142000"]
-    gone = retention.expired(known, policy(hourly=2), lambda _each: True)
-    assert [each.stem[14:20] for each in gone] == ["145000", "141000"]
+    gone = retention.expired(known, now, policy(hourly=2), lambda _each: True)
+    assert [each.stem[14:20] for each in gone] == ["141000"]
+
+
+def test_what_a_clock_that_was_ahead_took_pushes_no_other_out() -> None:
+    days = [at(NOW - each * DAY) for each in range(5, -1, -1)]
+    ahead = [at(NOW + each * DAY) for each in range(1, 9)]
+    gone = retention.expired([*ahead, *days], NOW, policy(daily=4), lambda _each: True)
+    assert gone == days[:2]
 
 
 def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_only_the_newest_windows_are_kept(node: Node) -> None:
     assert sorted(path.name for path in (node.state / "history").iterdir()) == [f"window-{n:02}" for n in range(3, KEEP + 3)]
 
 
+def test_a_window_never_prunes_itself(node: Node) -> None:
+    """A controller whose clock is behind gives it a name that is older than those which are kept."""
+    journal = Journal(node.state)
+    for window in ("20261124T120000Z-1", "20261124T110000Z-2"):
+        order = node.both(id=window, keep=1)
+        journal.begin(order)
+        journal.finish(order, {"outcome": "refused"})
+        assert [path.name for path in (node.state / "history").iterdir()] == [window]
+
+
 # --- forward --------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +449,9 @@ def test_the_way_back_does_not_break_quorum(node: Node, monkeypatch: pytest.Monk
     node.assert_all("new", ETCD)
     node.assert_all("old", API)
     assert node.api_unready() == ""
+    # Who does what is printed breaks no quorum either.
+    assert f"leave {node.manifests}/etcd.yaml as it is, with the new flags, until that is mended" in result["message"]
+    assert f"{node.manifests}/etcd.yaml\n" not in result["message"] and f" {node.manifests}/kube-apiserver.yaml\n" in result["message"]
 
 
 def test_the_way_back_waits_for_quorum(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -695,6 +708,34 @@ def test_what_was_put_back_is_proved_also_after_a_cut(node: Node, monkeypatch: p
     assert result["outcome"] == "broken" and "etcd is not ready: panic" in result["message"]
 
 
+def test_what_was_put_back_and_not_taken_up_is_not_called_done_after_a_cut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet does not act: the old manifest is there, and the new process runs on."""
+    order = scenario(node, "API server alone")
+    impatient(monkeypatch, "API_SERVER_READY")
+    node.api_unready_with = "new"
+    at_event(monkeypatch, "kube-apiserver_back", lambda: (setattr(node.kubelet, "paused", True), monkeypatch.setattr(patience, "EXIT", 0.2)))
+
+    def killed(*_arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pod.Pod, "wait_gone", lambda self, old, seconds: killed() if self.component == API and self.text() == self.part.old else None)
+        with pytest.raises(Killed):
+            node.run(order)
+    result = node.run(order)
+    assert result["outcome"] == "broken" and "kube-apiserver" in result["message"], result
+
+
+def test_a_reboot_after_the_proof_gives_etcd_the_time_of_a_start(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = node.both()
+    assert cut_off(node, order, FORWARD.index("etcd_in done") + 1, before=False)
+    node.kubelet.paused = True
+    node.kubelet.power_off()
+    monkeypatch.setattr(patience, "WHOLE", 0.2)
+    threading.Timer(1.0, lambda: setattr(node.kubelet, "paused", False)).start()
+    assert_done(node, order, finish(node, order))
+
+
 def test_a_person_may_have_mended_the_node_meanwhile(node: Node) -> None:
     order = scenario(node, "etcd alone")
     assert cut_off(node, order, FORWARD.index("cluster done") + 1, before=False)
@@ -766,6 +807,28 @@ def test_a_node_that_was_cut_off_is_mended_even_without_the_lock(node: Node) -> 
     assert "lock failed" in node.steps()
     node.assert_all("new")
     assert json.loads(node.etcd.keys[LOCK].value)["host"] == "cp2"
+
+
+def test_a_node_that_was_cut_off_before_its_first_step_does_nothing_without_the_lock(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cut_off(node, node.both(), FORWARD.index("gate done") + 1, before=False)
+    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
+    monkeypatch.setattr(patience, "LOCK_WAIT", 0.2)
+    before = node.processes()
+    result = node.run(node.both())
+    assert result["outcome"] == "refused" and "cp2" in result["message"]
+    assert node.processes() == before
+    node.assert_all("old")
+
+
+def test_an_etcd_that_still_runs_is_not_stopped_without_the_lock(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cut_off(node, node.both(), FORWARD.index("api_out done") + 1, before=False)
+    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
+    monkeypatch.setattr(patience, "LOCK_WAIT_CUT_OFF", 0.2)
+    before = processes.find(ETCD, {}, node.proc)
+    result = node.run(node.both())
+    assert result["outcome"] == "rolled_back" and "the cluster lock is somebody else's meanwhile" in result["message"]
+    node.assert_all("old")
+    assert processes.find(ETCD, {}, node.proc) == before
 
 
 # --- the command ----------------------------------------------------------------------------------------------
@@ -906,6 +969,26 @@ def test_a_journal_that_cannot_be_written_does_not_keep_the_old_manifests_away(
     assert result["outcome"] == "rolled_back", result
     assert "No space left on device" in result["message"]
     node.assert_all("old")
+
+
+def test_what_was_undone_on_a_full_disk_stays_undone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the way back could be said, and the order stays: the next process finds the way back marked all the same."""
+    real = open
+
+    def full(path: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if str(path).endswith("journal.jsonl") and mode == "a+b":
+            raise OSError(28, "No space left on device")
+        return real(path, mode, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        at_event(patched, "etcd_in", lambda: patched.setattr("builtins.open", full))
+        assert node.run(node.both())["outcome"] == "rolled_back"
+    assert "undo begin" not in node.steps()
+    assert_rolled_back(node, finish(node, node.both()), "the disk was too full to say why")
+    # Nothing of it is left for the next window.
+    another = node.both(id="2", run_id="run-2")
+    assert finish(node, another)["outcome"] == "changed"
+    node.assert_all("new")
 
 
 def test_the_way_back_needs_no_space_beside_the_manifests(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

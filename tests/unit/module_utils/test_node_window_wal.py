@@ -17,7 +17,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node_windo
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Order, Part, Wal
 
 from tests.unit.module_utils.window_node import (  # fixtures too
-    ETCD, FORWARD, Killed, Node, assert_done, assert_rolled_back, assert_untouched, cut_off, finish, hurry,
+    API, ETCD, FORWARD, Killed, Node, assert_done, assert_rolled_back, assert_untouched, at_event, cut_off, finish, hurry,
 )
 
 
@@ -203,6 +203,48 @@ def test_a_disk_that_dies_after_the_first_start_never_brings_the_old_wal_back(
         assert node.running(ETCD) == []
         assert (node.places["new"] / "1-1.wal").read_bytes() == node.acknowledged
         assert not node.default.exists() or node.default.is_symlink()
+    finally:
+        node.kubelet.close()
+
+
+@pytest.mark.parametrize(("home", "step"), [("new", "wal_move begin"), ("old", "wal_move done"), ("old", "etcd_in begin")])
+def test_a_host_that_comes_back_without_the_wal_starts_no_etcd(tmp_path: Path, home: str, step: str) -> None:
+    """Its disk does not come back; an etcd that was a member before makes a new WAL where it finds none, and serves."""
+    node = LoggedNode(tmp_path, home=home)
+    try:
+        assert cut_off(node, node.both(), MOVED.index(step) + 1, before=False)
+        (node.data / "wal-disk").rename(tmp_path / "gone")
+        (node.data / "wal-disk").mkdir()
+        result = node.run(node.both())
+        assert result["outcome"] == "broken" and "its disk is not there any more" in result["message"], result["message"]
+        assert node.running(ETCD) == []
+    finally:
+        node.kubelet.close()
+
+
+def test_a_host_that_comes_back_without_the_new_disk_leaves_the_wal_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = LoggedNode(tmp_path)
+    mount = node.data / "wal-disk"
+    order = node.order(
+        node.part(ETCD), node.part(API), wal=Wal(str(node.places["old"]), str(node.places["new"]), str(node.data), str(mount))
+    )
+    try:
+        with monkeypatch.context() as mounted:
+            mounted.setattr(os.path, "ismount", lambda path: path == str(mount))
+            assert cut_off(node, order, MOVED.index("etcd_out done") + 1, before=False)
+        assert_rolled_back(node, node.run(order), "has nothing mounted")
+        node.assert_wal("old")
+    finally:
+        node.kubelet.close()
+
+
+def test_a_disk_that_is_gone_on_the_way_back_starts_no_etcd_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = LoggedNode(tmp_path)
+    at_event(monkeypatch, "wal_back", lambda: (node.data / "wal-disk").rename(tmp_path / "gone"))
+    try:
+        result = node.run(node.order(node.part(ETCD), node.dying_api()))
+        assert result["outcome"] == "broken" and "holds a WAL" in result["message"], result["message"]
+        assert node.running(ETCD) == []
     finally:
         node.kubelet.close()
 

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import refuse_while_restoring
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.data import Data
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence import Fence
-from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import STARTED, Host
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import EXCHANGED, STARTED, Host
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.plan import Plan, Wanted, plan
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.report import lines
-from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.store import Order, Store
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.store import Order, Store, copy_beside, part_of
 
 IDS = {"cp1": "a1", "cp2": "b2", "cp3": "c3"}
 ORDER = Order("one", "backup", "cp1", "/backups/x.db", "c0ffee", {"cp1": {"name": "cp1", "peer_urls": ["https://10.0.0.1:2380"]}}, "", 5)
@@ -58,6 +61,7 @@ def host(
                 "unmounted": unmounted,
             },
             "backups": list(backups),
+            "unseen": "",
         },
     }
 
@@ -178,7 +182,7 @@ def test_with_data_left_the_plan_of_a_backup_says_so() -> None:
         (ONE_LOST, "survivor", {}, "is for a cluster without a quorum"),
         (ALL_LOST, "survivor", {}, "none has it"),
         (TWO_LOST, "survivor", {"host": "cp1"}, "cp1 has no data; cp3 has"),
-        (TWO_LOST, "backup", {}, "there is no backup on cp1, cp2, cp3"),
+        (TWO_LOST, "backup", {}, "there is no backup of cluster c0ffee on cp1, cp2, cp3"),
         (TWO_LOST[1:], "survivor", {}, "cp1 is not in this run: bring it up, run without --limit, or, when it is gone for good"),
         ([host("cp1", data=False, backups=(backup(9),), known=("cp1",))], "backup", {"everybody": ("cp1", "cp2")}, "cp2 is not in this run"),
         ([*TWO_LOST[:2], host("cp3", unmounted="its disk is away")], "backup", {}, "cp3: its disk is away; where it is lost for good"),
@@ -238,6 +242,35 @@ def test_what_cannot_be_finished_can_be_given_up_with_consent() -> None:
     assert found.case == "abandon" and found.consent.startswith("abandon-") and "all data stays as it is" in found.lines[-1]
     taken_back = planned(begun(), "cancel")
     assert taken_back.case == "cancel" and taken_back.consent.startswith("cancel-")
+
+
+def test_of_several_clusters_a_person_says_whose_backup_it_is() -> None:
+    """A host that was in another cluster before has backups of both, and a restore makes a cluster with another id."""
+    strange = [host("cp1", data=False, backups=(backup(20), backup(99, "beef"))), *ALL_LOST[1:]]
+    told = refused(strange, "backup")
+    assert "there are backups of different clusters: beef, c0ffee" in told and "etcd_restore_cluster_id" in told
+    order = planned(strange, "backup", cluster_id="c0ffee").order
+    assert order and (order.source, order.backup, order.cluster_id) == ("cp2", "/backups/22.db", "c0ffee")
+    order = planned(strange, "backup", host="cp1", backup="/backups/99.db", cluster_id="beef").order
+    assert order and (order.backup, order.cluster_id) == ("/backups/99.db", "beef")
+    assert "0xBEEF" in refused(strange, "backup", cluster_id="0xBEEF")
+    # Named, and of whichever cluster: that it is not compared is said.
+    by_hand = planned(strange, "backup", host="cp1", backup="/root/x.db")
+    assert by_hand.order and by_hand.order.cluster_id == "" and "is not compared" in by_hand.lines[-1]
+
+    restored = [host(name, view(name, cluster_id="f00d"), backups=(backup(20),)) for name in IDS]
+    assert "there is no backup of cluster f00d on" in refused(restored, "backup")
+    told = refused(restored, "backup", host="cp1", backup="/backups/20.db")
+    assert "/backups/20.db is of cluster c0ffee, and one of f00d is wanted" in told and "etcd_restore_cluster_id=c0ffee" in told
+    order = planned(restored, "backup", host="cp1", backup="/backups/20.db", cluster_id="c0ffee").order
+    assert order and order.cluster_id == "c0ffee"
+
+
+def test_a_host_that_could_not_look_for_backups_says_why() -> None:
+    unseen = [host(name, data=False) for name in IDS]
+    unseen[1]["look"]["unseen"] = "/etc/kubetune/etcd-maintenance.json is not there"
+    assert "cp2: /etc/kubetune/etcd-maintenance.json is not there: name one" in refused(unseen, "backup")
+    assert "no backup was looked for: /etc/kubetune" in planned(unseen, "plan").lines[1]
 
 
 # --- what is kept of it ---------------------------------------------------------------------------------------
@@ -317,9 +350,112 @@ def test_etcd_is_not_started_on_data_that_was_not_replaced(store: Store, manifes
         host.open_etcd()
     store.keep_data("abc")
     host.open_etcd()
-    member: Any = None
     with pytest.raises(KubetuneError, match="restore one cannot be taken back here"):
-        host.cancel(member, ["etcd"])
+        host.cancel(SimpleNamespace(data="/nowhere", wal="/nowhere/wal"), ["etcd"])  # type: ignore[arg-type]
+
+
+class Disk:
+    """A host's etcd, stopped, with a restore under way."""
+
+    def __init__(self, store: Store, manifests: Path, wal: str = "data/member/wal") -> None:
+        root = manifests.parent
+        self.store, self.manifests, self.data, self.wal = store, manifests, root / "data", root / wal
+        self.member: Any = SimpleNamespace(name="cp1", data=str(self.data), wal=str(self.wal), peer_urls=("https://10.0.0.1:2380",))
+        self.host = Host(store, manifests, print, 1)
+        self.host._fence = Fence(manifests, store.manifests, root / "proc")
+        (root / "proc").mkdir()
+        store.begin(ORDER, str(self.wal))
+        store.manifests.mkdir()
+        for path in manifests.iterdir():
+            path.rename(store.manifests / path.name)
+
+    def put(self, what: str) -> None:
+        for path in (self.data / "member/snap", self.wal):
+            path.mkdir(parents=True, exist_ok=True)
+        (self.data / "member/snap/db").write_text(what)
+        (self.wal / "0-0.wal").write_text(what)
+
+    def found(self) -> tuple[str, str]:
+        """(database, WAL), empty where there is none."""
+        return tuple(path.read_text() if path.exists() else "" for path in (self.data / "member/snap/db", self.wal / "0-0.wal"))  # type: ignore[return-value]
+
+    def touch(self) -> Data:
+        """What a restore does before anything of its own is there."""
+        data = Data(self.member, ORDER.id, str(self.wal))
+        self.store.keep_before(data.present())
+        return data
+
+
+@pytest.fixture
+def disk(store: Store, manifests: Path) -> Disk:
+    return Disk(store, manifests)
+
+
+def started(disk: Disk) -> set[str]:
+    return {path.stem for path in disk.manifests.iterdir()}
+
+
+def test_cancel_leaves_no_new_data_on_a_host_that_had_none(disk: Disk) -> None:
+    disk.touch().set_aside()
+    disk.put("restored")
+    disk.host.cancel(disk.member, ["kube-apiserver", "etcd"])
+    assert disk.found() == ("", "") and started(disk) == {"etcd", "kube-apiserver"}
+    assert [path.name for path in disk.data.iterdir()] == ["member.kubetune-dropped-one"]
+
+
+def test_cancel_touches_no_data_that_the_restore_has_not(disk: Disk) -> None:
+    disk.put("old")
+    disk.host.cancel(disk.member, ["kube-apiserver", "etcd"])
+    assert disk.found() == ("old", "old")
+
+
+def test_cancel_after_a_cut_before_the_old_data_was_set_aside(disk: Disk) -> None:
+    disk.put("old")
+    disk.touch()
+    disk.host.cancel(disk.member, ["etcd"])
+    assert disk.found() == ("old", "old")
+
+
+def test_cancel_takes_a_wal_of_its_own_from_a_disk_that_was_blank(store: Store, manifests: Path) -> None:
+    disk = Disk(store, manifests, "wal-disk/wal")
+    disk.put("old")
+    shutil.rmtree(disk.wal)
+    disk.touch().set_aside()
+    disk.put("restored")
+    disk.host.cancel(disk.member, ["etcd"])
+    assert disk.found() == ("old", "")
+
+
+def test_abandon_brings_back_what_nothing_has_taken_the_place_of(disk: Disk) -> None:
+    disk.put("old")
+    disk.touch().set_aside()
+    disk.store.mark(EXCHANGED)
+    disk.host.abandon(disk.member, ["kube-apiserver", "etcd"])
+    assert disk.found() == ("old", "old") and started(disk) == {"etcd", "kube-apiserver"}
+
+
+def test_abandon_keeps_new_data_and_starts_no_etcd_on_none(disk: Disk) -> None:
+    disk.put("old")
+    disk.touch().set_aside()
+    disk.put("restored")
+    disk.host.abandon(disk.member, ["etcd"])
+    assert disk.found() == ("restored", "restored") and "etcd" in started(disk)
+
+
+def test_abandon_starts_no_etcd_without_data(disk: Disk) -> None:
+    disk.touch().set_aside()
+    disk.host.abandon(disk.member, ["kube-scheduler", "kube-apiserver", "etcd"])
+    assert started(disk) == set() and disk.store.read() is None
+    # For the restore that comes then.
+    assert disk.host._fence.manifest("etcd") == ("of etcd\r\n", True)
+
+
+def test_nothing_secret_is_left_of_a_restore_that_was_cut_off(disk: Disk) -> None:
+    for path in (disk.store.snapshot, part_of(disk.store.snapshot), copy_beside(disk.store.snapshot) / "member/snap/db"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    disk.host.cancel(disk.member, ["etcd"])
+    assert {path.name for path in disk.store.directory.iterdir()} == {"last.json", "manifests"}
 
 
 # --- what is said after it ------------------------------------------------------------------------------------
