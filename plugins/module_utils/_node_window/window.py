@@ -16,6 +16,7 @@ from .._commands import ENVIRONMENT, output
 from .._errors import KubetuneError
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import ClusterLock, LockHeld
+from .._node import processes
 from .._node.access import EtcdAccess, api_server
 from .._node.processes import Process, kubelet_log, newest_log
 from .._node.state import STATE, make_state_directory, memory_path, write_atomically
@@ -25,6 +26,8 @@ from .journal import BEFORE, Journal
 from .order import Order, Part
 from .pod import Pod, until
 from .proof import Needed, Proof
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Window:
@@ -128,9 +131,11 @@ class Window:
         """Return what ails the other members, empty when they are well."""
         if not self._past_gate:
             database = self._gate.open(lock)
-            self._journal.say("gate", "done", database_bytes=database)
+            self._journal.say("gate", "done", database_bytes=database, kubelet=self._kubelet())
         if self._etcd and self._etcd.part.changes and not self._journal.reached("etcd_in", "done"):
+            self._make_sure_of_the_kubelet(self._etcd)
             self._api_out()
+            self._make_sure_of_the_kubelet(self._etcd)
             if self._etcd.text() == self._etcd.part.old:
                 self._gate.ask_again(lock)
             if self._etcd.part.old is not None and not self._journal.reached("etcd_in"):
@@ -145,11 +150,30 @@ class Window:
             self._discard_old_wal()
         if self._api:
             if self._api.part.changes and not self._journal.reached("kube-apiserver_in"):
+                if not self._journal.reached("etcd_in"):
+                    self._make_sure_of_the_kubelet(self._api)
                 self._api_out()
             self._swap(self._api, self._api.part.new, self._api.part.argv)
         self._watch()
         self._remember()
         return others
+
+    def _make_sure_of_the_kubelet(self, pod: Pod) -> None:
+        """One that has started since ends no pod before it has heard from its API server, and starts no other of the same name until then
+        (pkg/kubelet/config, SeenAllSources, Kubernetes 1.36): with the API server out it would wait for ever.
+
+        Raises:
+            KubetuneError: what has not left yet had better stay.
+        """
+        then = (self._journal.reached("gate", "done") or {}).get("kubelet")
+        if then and pod.part.old is not None and pod.text() == pod.part.old and self._kubelet() != then:
+            raise KubetuneError(
+                f"the kubelet has ended or was started anew since the gate, and would not let go of {pod.component} while the API server is out"
+            )
+
+    def _kubelet(self) -> list[list[Any]]:
+        """Which one it is; empty where none runs."""
+        return [[BOOT.read_text().strip(), *process.key] for process in processes.find("kubelet", {}, self._proc)]
 
     def _api_out(self) -> None:
         """Without the API server no watch holds the old etcd, and the kubelet's calls fail at once, not after 34 s."""

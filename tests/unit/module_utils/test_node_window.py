@@ -26,6 +26,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._node_windo
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.proof import Proof
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import timing
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
@@ -734,6 +735,20 @@ def test_a_reboot_after_the_proof_gives_etcd_the_time_of_a_start(node: Node, mon
     monkeypatch.setattr(patience, "WHOLE", 0.2)
     threading.Timer(1.0, lambda: setattr(node.kubelet, "paused", False)).start()
     assert_done(node, order, finish(node, order))
+
+
+@pytest.mark.parametrize("step", ["gate done", "api_out begin", "api_out done", "etcd_out done", "etcd_in begin"])
+def test_a_kubelet_that_was_started_anew_ends_no_etcd(node: Node, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """It has not heard from its API server, and would start none until then: what has not left yet stays."""
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [["this boot", 1, 100]])
+    assert cut_off(node, node.both(), FORWARD.index(step) + 1, before=False)
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
+    before = processes.find(ETCD, {}, node.proc)
+    if step.startswith("etcd"):
+        assert_done(node, node.both(), finish(node, node.both()))
+    else:
+        assert_rolled_back(node, finish(node, node.both()), "the kubelet has ended or was started anew since the gate")
+        assert processes.find(ETCD, {}, node.proc) == before
 
 
 def test_a_person_may_have_mended_the_node_meanwhile(node: Node) -> None:
