@@ -325,7 +325,7 @@ class Window:
         return f"By hand, on {self._order.host} (the manifests from before are in {before}), then run the playbook again:\n{lines}"
 
     def _etcd_back(self) -> None:
-        if not self._etcd or not (self._journal.reached("etcd_in") or self._journal.reached("etcd_out")):
+        if not self._etcd or not self._etcd_was_out:
             return
         if self._etcd.text() != self._etcd.part.old:
             self._proof.quorum_without_us()
@@ -335,6 +335,10 @@ class Window:
         if self._etcd.part.old is not None:
             self._proof.cluster()
             self._discard_old_wal()
+
+    @property
+    def _etcd_was_out(self) -> bool:
+        return bool(self._journal.reached("etcd_in") or self._journal.reached("etcd_out"))
 
     def _wal_back(self, etcd: Pod) -> None:
         """A WAL that etcd was never started on is dropped; one that it may have been started on is the newest."""
@@ -384,7 +388,7 @@ class Window:
                 if [each.argv for each in pod.running()] != [pod.part.old_argv] or self._proof.unready(pod.component):
                     raise
             else:
-                if pod is self._api and self._etcd and not self._etcd.running():
+                if pod is self._api and self._etcd and self._etcd_was_out and not self._etcd.running():
                     # Its etcd has had its time. Minutes spent on an API server that cannot become ready only delay the word to a person.
                     raise KubetuneError("kube-apiserver's manifest from before is there again; it waits for this node's etcd")
                 pod.wait_new(old, pod.part.old_argv, lambda: self._proof.unready(pod.component), self._proof.seconds(pod.component))

@@ -751,6 +751,16 @@ def test_a_kubelet_that_was_started_anew_ends_no_etcd(node: Node, monkeypatch: p
         assert processes.find(ETCD, {}, node.proc) == before
 
 
+def test_after_a_reboot_the_way_back_waits_for_an_etcd_that_was_not_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [["this boot", 1, 100]])
+    assert cut_off(node, node.both(), FORWARD.index("api_out done") + 1, before=False)
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
+    node.kubelet.paused = True
+    node.kubelet.power_off()
+    threading.Timer(1.0, lambda: setattr(node.kubelet, "paused", False)).start()
+    assert_rolled_back(node, finish(node, node.both()), "the kubelet has ended or was started anew since the gate")
+
+
 def test_a_person_may_have_mended_the_node_meanwhile(node: Node) -> None:
     order = scenario(node, "etcd alone")
     assert cut_off(node, order, FORWARD.index("cluster done") + 1, before=False)
