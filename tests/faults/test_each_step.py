@@ -132,7 +132,7 @@ def test_the_printed_steps_bring_a_node_back(fault: Fault) -> None:
     assert steps[0].startswith("systemctl status kubelet") and len([each for each in steps if each.startswith("cp ")]) == 2, run.output
     fault.over()  # as the first says: the kubelet runs
     for each in steps[1:]:
-        fault.node.shell(each)
+        fault.node.shell(each, check=not each.startswith("tail "))  # a container that never started has no log
     wait_for(lambda: ready([fault.node]), 240, "the node runs from its manifests from before")
     assert not runs_with(fault.node, fault.wanted)
 
