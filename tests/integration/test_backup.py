@@ -18,6 +18,7 @@ import sys
 import tarfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -407,13 +408,10 @@ def test_disk_that_fills_up_during_a_backup_leaves_nothing_half_made(small_disk:
         """Somebody else's file, from the first byte of ours on: the free space was there when it was looked at."""
         while not stop.is_set() and not under_way(small_disk)():
             time.sleep(0.001)
-        with open(small_disk.backups / "somebody-elses", "wb") as stream:
-            try:
-                os.posix_fallocate(stream.fileno(), 0, 1 << 20)
-                while not stop.is_set():
-                    stream.write(bytes(1 << 16))
-            except OSError:
-                pass
+        with suppress(OSError), open(small_disk.backups / "somebody-elses", "wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, 1 << 20)
+            while not stop.is_set():
+                stream.write(bytes(1 << 16))
 
     filler = threading.Thread(target=fill)
     filler.start()
