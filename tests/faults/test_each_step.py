@@ -20,9 +20,10 @@ from tests.lab.nodes import Node
 #: Steps of a window at whose beginning the fault comes, as its journal names them. A snapshot is taken before the gate.
 STEPS = ("snapshot", "gate", "api_out", "etcd_out", "etcd_in", "kube-apiserver_in")
 KILL_MODULE = "until pkill --signal KILL --exact --full /usr/bin/python3; do sleep 0.005; done"
-
-
+#: What a window says that is undone because of its kubelet.
 GONE = "the kubelet has ended or was started anew since the gate"
+
+
 #: The same in two runs on all nodes, in whose windows the fault comes at one step each.
 HALVES = [STEPS[:3], STEPS[3:]]
 NAMES = ["to api_out", "from etcd_out"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from .._errors import KubetuneError
-from .._node.state import STATE, make_state_directory, write_atomically
+from .._node.state import STATE, make_state_directory, surplus, write_atomically
 
 NAMESPACE, NAME, KEY = "kube-system", "kubeadm-config", "ClusterConfiguration"
 #: Where kubectl and kubeadm may be, beyond a PATH which sudo has shortened.
@@ -125,8 +125,7 @@ class ConfigMap:
             make_state_directory(directory)
         path = self._kept / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{_version(old)}.json"
         write_atomically(path, json.dumps(old, indent=2).encode() + b"\n")
-        others = sorted(each for each in self._kept.glob("*.json") if each != path)
-        for each in others[: max(0, len(others) + 1 - KEEP)]:
+        for each in surplus(sorted(each for each in self._kept.glob("*.json") if each != path), KEEP):
             each.unlink()
         return path
 

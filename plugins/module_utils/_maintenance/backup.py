@@ -58,14 +58,13 @@ def run(ctx: Context, view: ClusterView | None) -> bool:
         ctx.journal.say(STEP, "left_out", "switched off by the configuration", reason="off")
         return False
     status, name = own_member(ctx, view)
-    if not ctx.dry_run:
-        remove_leftovers(ctx.config, name)
-        _make_room(ctx, status, name)
-    _check_space(ctx.config, status)
     if ctx.dry_run:
+        _check_space(ctx.config, status)
         ctx.journal.say(STEP, "planned", f"would write a snapshot of about {megabytes(status.db_size)}", member=name)
         prune(ctx, name)
         return False
+    remove_leftovers(ctx.config, name)
+    _make_room(ctx, status, name)
     with ExitStack() as stack:
         _take_turn(ctx, stack)
         snapshot = _take(ctx, _Member(name, status, _linearizable_revision(ctx)))
@@ -122,6 +121,7 @@ def _make_room(ctx: Context, status: Status, member: str) -> None:
         _check_space(ctx.config, status)
     except KubetuneError:
         prune(ctx, member)
+        _check_space(ctx.config, status)
 
 
 def _check_space(config: Config, status: Status) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from .._errors import KubetuneError
 
@@ -102,3 +102,11 @@ def free_bytes(directory: Path | str) -> int:
     """What others than root may still write to the file system of a directory."""
     facts = os.statvfs(directory)
     return facts.f_bavail * facts.f_frsize
+
+
+def surplus(others: Sequence[Path], keep: int) -> Sequence[Path]:
+    """Of what lies beside something that was just written, oldest first, that which goes when so many stay in all.
+
+    The new one is never part of it, whatever a clock says of its age.
+    """
+    return others[: max(0, len(others) + 1 - keep)]

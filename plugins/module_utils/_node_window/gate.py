@@ -15,7 +15,7 @@ from .._etcd import cluster
 from .._etcd.client import Client, EtcdError
 from .._etcd.lock import PREFIX, ClusterLock
 from .._node import images
-from .._node.state import free_bytes, make_state_directory, sync_directory
+from .._node.state import free_bytes, make_state_directory, surplus, sync_directory
 from .._static_pod.manifest import memory_limit_in
 from . import patience, wal
 from .journal import Journal
@@ -242,7 +242,7 @@ class Gate:
         self._client.put(key, f"{self._order.host}:{path}", self._client.grant_lease(24 * 3600))
         # Not this one, whatever the clock says that it was when it was written.
         others = sorted((each for each in directory.glob("*.db") if each != path), key=os.path.getmtime)
-        for old in others[: -(patience.SNAPSHOTS_KEPT - 1)]:
+        for old in surplus(others, patience.SNAPSHOTS_KEPT):
             old.unlink()
         self._journal.say("snapshot", "done", str(path))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .._errors import KubetuneError
-from .._node.state import STATE, make_state_directory, read_unfinished, sync_directory, write_atomically
+from .._node.state import STATE, make_state_directory, read_unfinished, surplus, sync_directory, write_atomically
 from .order import Order
 
 #: Folder beside a window's result with the manifests from before it, as files that a person can copy.
@@ -124,7 +124,7 @@ class Journal:
         # somebody may want to go back.
         own = is_state(target)
         others = [each for each in sorted((self._state / "history").iterdir()) if each != target and is_state(each) == own]
-        for old in others[: max(0, len(others) + 1 - order.keep)]:
+        for old in surplus(others, order.keep):
             shutil.rmtree(old)
 
     def _clear(self) -> None:
