@@ -50,7 +50,7 @@ class Client(threading.Thread):
     new connection stands and the probe says so, which nobody waits for: as with a gRPC client's connections, and a balancer's checks.
 
     acknowledged: (monotonic seconds, number). moved_on: attempts without an acknowledgement. failed: requests that no endpoint took, for
-    which there was none left to go on to.
+    which there was none left to go on to. attempts: (endpoint, monotonic seconds at its begin and its end, whether acknowledged).
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Client(threading.Thread):
         self._stop_asked = threading.Event()
         self._up: dict[int, http.client.HTTPSConnection] = {}
         self.acknowledged: list[tuple[float, int]] = []
+        self.attempts: list[tuple[int, float, float, bool]] = []
         self.moved_on = 0
         self.failed: set[int] = set()
 
@@ -74,8 +75,11 @@ class Client(threading.Thread):
             if connection is None:
                 time.sleep(0.001)
                 continue
-            if _answers(connection, *self._request(number)):
-                self.acknowledged.append((time.monotonic(), number))
+            began = time.monotonic()
+            taken = _answers(connection, *self._request(number))
+            self.attempts.append((at, began, time.monotonic(), taken))
+            if taken:
+                self.acknowledged.append((self.attempts[-1][2], number))
                 number += 1
                 time.sleep(PACE)
                 continue
@@ -102,12 +106,20 @@ class Client(threading.Thread):
             connection.close()
             time.sleep(0.2)
 
-    def finish(self) -> float:
-        """The longest time without an acknowledgement."""
+    def finish(self) -> tuple[float, float]:
+        """The longest time without an acknowledgement, and when it began."""
         self._stop_asked.set()
         self.join()
         times = [at for at, _number in self.acknowledged]
-        return max((b - a for a, b in zip(times, times[1:])), default=0.0)
+        return max(((b - a, a) for a, b in zip(times, times[1:])), default=(0.0, 0.0))
+
+    def within(self, began: float, seconds: float) -> list[str]:
+        """What it tried in that time, for a person who asks why it took so long."""
+        return [
+            f"server {at + 1} {'took' if taken else 'did not take'} it after {end - start:.2f} s"
+            for at, start, end, taken in self.attempts
+            if began < end <= began + seconds
+        ]
 
 
 def _answers(connection: http.client.HTTPSConnection, *request: Any) -> bool:
@@ -216,7 +228,7 @@ def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> di
     act(lab)
     seconds = time.monotonic() - began
     time.sleep(3)
-    gaps = {name: client.finish() for name, client in clients.items()}
+    stalls = {name: client.finish() for name, client in clients.items()}
     written = {number for _at, number in clients["etcd"].acknowledged}
     told = lab.etcdctl("get", "--prefix", "--keys-only", PREFIX).stdout.split()
     lost = len(written - {int(key.rpartition("/")[2]) for key in told})
@@ -224,7 +236,9 @@ def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> di
     lost += int(last) < max(number for _at, number in clients["api"].acknowledged)
     lab.etcdctl("del", "--prefix", PREFIX)
     return {
-        "gaps": gaps, "moved_on": {name: client.moved_on for name, client in clients.items()}, "lost": lost, "seconds": seconds,
+        "gaps": {name: seconds for name, (seconds, _at) in stalls.items()},
+        "why": {name: (at - began, clients[name].within(at, seconds)) for name, (seconds, at) in stalls.items()},
+        "moved_on": {name: client.moved_on for name, client in clients.items()}, "lost": lost, "seconds": seconds,
         "failed": sum(len(client.failed) for client in clients.values()),
         "before": max(before), "after": max(sizes(lab)),
     }  # fmt: skip
@@ -253,6 +267,8 @@ def main(arguments: list[str]) -> int:
                 f"{gaps}; {found['failed']} failed, {found['lost']} lost",
                 flush=True,
             )
+            for client, (at, attempts) in found["why"].items():
+                print(f"   {client} client's stall: {at:.1f} s into the turn; {', '.join(attempts)}", flush=True)
             for client, gap in found["gaps"].items():
                 shares.setdefault((name, client), []).append(gap / guide[client])
     for (name, client), found in shares.items():

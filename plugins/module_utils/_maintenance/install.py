@@ -21,11 +21,10 @@ from .._report import Outcome, difference, entry
 from . import backup, elsewhere, metrics, records, retention
 from .config import DAY, Config
 from .context import client_of
-from .units import TIMER, Job, Schedule, jobs, service, timer
+from .units import DIRECTORY, TIMER, Job, Schedule, jobs, service, timer
 
 ROLE = "etcd_maintenance"
 CONFIG = "/etc/kubetune/etcd-maintenance.json"
-UNITS = "/etc/systemd/system"
 #: systemd's memory of the last time that a persistent timer fired.
 STAMPS = "/var/lib/systemd/timers/stamp-"
 
@@ -268,7 +267,7 @@ class Installation:
         return sorted(self._path(self._config.backup.directory).glob(retention.PATTERN))
 
     def _unit(self, name: str) -> Path:
-        return self._path(f"{UNITS}/{name}")
+        return self._path(f"{DIRECTORY}/{name}")
 
     def _systemctl(self, *arguments: str) -> None:
         done = self._run(["systemctl", *arguments])

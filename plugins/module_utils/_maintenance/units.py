@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from .config import Config
 
 TIMER = "etcd-maintenance.timer"
+BACKUP = "etcd-backup"
+#: Of the units that an administrator adds.
+DIRECTORY = "/etc/systemd/system"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def jobs(schedule: Schedule) -> list[Job]:
     """All that there can be, the wanted and the others."""
     return [
         Job("etcd-maintenance", "run", "etcd maintenance: health, size, compaction, defragmentation, backup", schedule.calendar),
-        Job("etcd-backup", "backup", "Backup of this node's etcd member between the maintenance runs", schedule.backup_calendar),
+        Job(BACKUP, "backup", "Backup of this node's etcd member between the maintenance runs", schedule.backup_calendar),
         Job("etcd-restore-drill", "drill", "Restore drill: the newest etcd backup, on loopback", schedule.drill_calendar),
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 from .._errors import KubetuneError
 from .._etcd import cluster
@@ -37,6 +37,7 @@ class Gate:
     Args:
         etcd, api: the pods of the order, None where it has none.
         api_unready: says why the API server is not ready, empty when it is.
+        kubelet: says which one runs, empty where none does.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Gate:
         etcd: Pod | None,
         api: Pod | None,
         api_unready: Callable[[], str],
+        kubelet: Callable[[], Sequence[object]],
     ) -> None:
         self._order = order
         self._journal = journal
@@ -57,6 +59,7 @@ class Gate:
         self._api = api
         self._pods = [pod for pod in (etcd, api) if pod]
         self._api_unready = api_unready
+        self._kubelet = kubelet
 
     def open(self, lock: ClusterLock | None) -> int:
         """Let the window begin, after a snapshot where this run has none yet; its name is in the journal.
@@ -80,6 +83,7 @@ class Gate:
         self._make_sure_of_room()
         self._make_sure_of_the_memory()
         self._make_sure_of_the_runtime()
+        self._make_sure_of_the_kubelet()
         database = 0
         if not self._order.bootstraps:
             if self._client.get(stop_key(self._order)):
@@ -114,6 +118,13 @@ class Gate:
         problem = images.runtime_problem()
         if problem:
             raise Refused(problem)
+
+    def _make_sure_of_the_kubelet(self) -> None:
+        """One that is away for a moment, as in a restart, is waited for."""
+        try:
+            until(self._kubelet, patience.KUBELET, "no kubelet runs", lambda text: self._journal.say("gate", "wait", text))
+        except KubetuneError as exc:
+            raise Refused(f"{exc}, and without it no pod goes or comes: start it first (systemctl status kubelet)") from exc
 
     def _make_sure_of_the_wal(self) -> None:
         """A restarted etcd has to find its WAL, or it can be taken to where it will look for it."""

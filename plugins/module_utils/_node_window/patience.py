@@ -11,6 +11,8 @@ EXIT = 45
 HOUSEKEEPING = 6
 #: Seconds more for the pod's worker in it, which shows nowhere; ten times as many are lost when the next pod comes before that.
 FORGOTTEN = 1.0
+#: Seconds for a kubelet to run before anything is touched: kubeadm's unit starts it again after 10 s (RestartSec).
+KUBELET = 30
 #: Seconds for the API server to be ready before anything is touched.
 API_SERVER_PATIENCE = 10
 #: Seconds until etcd answers, and the same for the API server, which kubeadm's startup probe allows 240. With a database for

@@ -63,7 +63,7 @@ class Window:
         self._client = client or EtcdAccess.from_dict(order.etcd_access).client()
         unready = api_unready or _readiness(order)
         self._proof = Proof(order, journal, self._client, unready)
-        self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, unready)
+        self._gate = Gate(order, journal, state, self._client, self._etcd, self._api, unready, self._kubelet)
         self._started = time.monotonic()
         self._proved: dict[str, Process] = {}
 

@@ -14,6 +14,7 @@ from .._commands import output
 from .._errors import KubetuneError
 from .._etcd.client import Client, EtcdError
 from .._etcd.cluster import ALARMS, problems, survey
+from .._maintenance import units
 from .._node import processes
 from .._node.access import api_server
 from .._node.state import write_atomically
@@ -197,7 +198,7 @@ class Host:
             "set_aside": self._data(member).asides(),
         }
         self._store.end("done", **result)
-        return {**result, "snapshot": pending.snapshot}
+        return {**result, "snapshot": pending.snapshot, "backup_begun": pending.order.case != "member" and _begin_backup()}
 
     def cancel(self, member: Member, components: Sequence[str]) -> list[str]:
         """Everything as it was before; return the components that were put in again.
@@ -250,6 +251,17 @@ class Host:
         except KubetuneError as exc:
             log = "".join(f"\n    {line}" for line in processes.newest_log(component, started))
             raise KubetuneError(f"{exc}; run again when that is mended" + (f"\n  last lines of the container:{log}" if log else "")) from exc
+
+
+def _begin_backup() -> bool:
+    """Of the new cluster, for drills and the next restore take no older one without being told to; False where the maintenance takes none."""
+    if not Path(units.DIRECTORY, f"{units.BACKUP}.service").exists():
+        return False
+    try:
+        output(["systemctl", "start", "--no-block", f"{units.BACKUP}.service"])
+    except KubetuneError:
+        return False  # the restore has ended well, and its report says what is missing
+    return True
 
 
 def _key(flag: str, path: Path) -> dict[str, Any]:

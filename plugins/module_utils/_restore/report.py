@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from .._maintenance.units import BACKUP
 from .store import Order
 
 #: Of each resource so many names are printed; all of them are in restore/revived.json of the collection's state, on the host that provided the snapshot.
@@ -77,4 +78,9 @@ def _restored(
                     "the key of then"
                 )
     found.append("a KMS provider, where secrets are encrypted by one, has to know the key of then")
+    begun = [host for host, each in finished.items() if each["backup_begun"]]
+    if begun:
+        found.append(f"{', '.join(begun)}: a first backup of the new cluster is being taken; see that it ends well (journalctl -u {BACKUP})")
+    else:
+        found.append("take a backup now: those from before are of a cluster with another id, which a drill or the next restore does not take for this one's")
     return found

@@ -737,10 +737,23 @@ def test_a_reboot_after_the_proof_gives_etcd_the_time_of_a_start(node: Node, mon
     assert_done(node, order, finish(node, order))
 
 
+def test_without_a_kubelet_nothing_is_begun(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "KUBELET", 0.2)
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [])
+    assert_untouched(node, node.both(), "no kubelet runs (waited 0.2 s), and without it no pod goes or comes: start it first")
+
+
+def test_a_kubelet_that_is_just_starting_is_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "KUBELET", PATIENT)
+    looks = iter([[], []])
+    monkeypatch.setattr(Window, "_kubelet", lambda self: next(looks, [["this boot", 1, 100]]))
+    assert node.run(node.both())["outcome"] == "changed"
+    node.assert_all("new")
+
+
 @pytest.mark.parametrize("step", ["gate done", "api_out begin", "api_out done", "etcd_out done", "etcd_in begin"])
 def test_a_kubelet_that_was_started_anew_ends_no_etcd(node: Node, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """It has not heard from its API server, and would start none until then: what has not left yet stays."""
-    monkeypatch.setattr(Window, "_kubelet", lambda self: [["this boot", 1, 100]])
     assert cut_off(node, node.both(), FORWARD.index(step) + 1, before=False)
     monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
     before = processes.find(ETCD, {}, node.proc)
@@ -752,7 +765,6 @@ def test_a_kubelet_that_was_started_anew_ends_no_etcd(node: Node, monkeypatch: p
 
 
 def test_after_a_reboot_the_way_back_waits_for_an_etcd_that_was_not_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Window, "_kubelet", lambda self: [["this boot", 1, 100]])
     assert cut_off(node, node.both(), FORWARD.index("api_out done") + 1, before=False)
     monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
     node.kubelet.paused = True

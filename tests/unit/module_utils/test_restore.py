@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError, Refusal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import units
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import refuse_while_restoring
+from ansible_collections.kubetune.control_plane.plugins.module_utils._restore import host as restore_host
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.data import Data
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.fence import Fence
 from ansible_collections.kubetune.control_plane.plugins.module_utils._restore.host import EXCHANGED, STARTED, Host
@@ -458,6 +460,33 @@ def test_nothing_secret_is_left_of_a_restore_that_was_cut_off(disk: Disk) -> Non
     assert {path.name for path in disk.store.directory.iterdir()} == {"last.json", "manifests"}
 
 
+@pytest.mark.parametrize(
+    ("case", "there", "fails", "begun"),
+    [("backup", True, False, True), ("survivor", True, False, True), ("member", True, False, False), ("backup", False, False, False), ("backup", True, True, False)],
+)  # fmt: skip
+def test_a_new_cluster_gets_a_backup(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, there: bool, fails: bool, begun: bool
+) -> None:
+    said = []
+
+    def output(command: list[str]) -> str:
+        assert disk.store.read() is None, "the restore has ended"
+        said.append(command)
+        if fails:
+            raise KubetuneError("no systemd")
+        return ""
+
+    monkeypatch.setattr(restore_host, "output", output)
+    monkeypatch.setattr(units, "DIRECTORY", str(tmp_path / "units"))
+    (tmp_path / "units").mkdir()
+    if there:
+        (tmp_path / "units/etcd-backup.service").touch()
+    disk.store.end("cancelled")
+    disk.store.begin(replace(ORDER, case=case), str(disk.wal))
+    assert disk.host.finish(disk.member, {})["backup_begun"] is begun
+    assert said == ([["systemctl", "start", "--no-block", "etcd-backup.service"]] if begun or fails else [])
+
+
 # --- what is said after it ------------------------------------------------------------------------------------
 
 
@@ -465,7 +494,7 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
     key = {"flag": "--service-account-key-file", "path": "/pki/sa.pub", "there": True, "changed_at": "2026-11-23T00:00:00Z"}
     old = {"flag": "--encryption-provider-config", "path": "/enc.yaml", "there": False, "changed_at": ""}
     snapshot = {"keys": 9, "revision": 80, "taken_at": "2026-11-22T00:00:00+00:00", "path": "/backups/22.db"}
-    finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot}}
+    finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot, "backup_begun": True}}
     after = {"alarms": ["NOSPACE"], "grants": {"clusterrolebindings": ["revoked"], "secrets": [f"ns/s{each}" for each in range(50)], "rolebindings": []}, "nodes": ["cp1"]}
     said = "\n".join(lines(ORDER, after, finished, ["cp1", "cp2", ""]))
     for text in (
@@ -479,6 +508,9 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
         "cp1: the old data is set aside, and yours to remove when you are sure: /var/lib/etcd/member.x",
     ):
         assert text in said
+    assert "cp1: a first backup of the new cluster is being taken" in said
+    unsaved = lines(ORDER, after, {"cp1": {**finished["cp1"], "backup_begun": False}}, ["cp1"])
+    assert any(each.startswith("take a backup now") for each in unsaved)
     assert said.count("was changed at") == 1 and "role bindings: \n" not in said
     alone = lines(replace(ORDER, case="member"), None, {"cp1": {"set_aside": [], "keys": [], "snapshot": None}}, [])
     assert alone == ["the member of cp1 is a voter again, and the cluster is whole"]

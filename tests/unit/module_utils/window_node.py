@@ -192,6 +192,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOCK_WAIT", 0.2), ("LOCK_WAIT_CUT_OFF", 0.2), ("LOCK_PAUSE", 0.01), ("FORGOTTEN", 0.0)):
         monkeypatch.setattr(patience, name, seconds)
     monkeypatch.setattr(patience, "WATCH_POLL", 0.002)
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [["this boot", 1, 100]])
     monkeypatch.setattr(images, "runtime_problem", lambda: "")  # whatever runs where the tests do
 
 
