@@ -1,7 +1,7 @@
 # Copyright (c) 2026, kubetune contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The node window as a transaction: wherever it is cut off, its end is all new or all old, and it says which.
+"""The node window as a transaction: its end is all new or all old, and it says which; what it refuses, and what it watches.
 
 Processes, manifests, journal and /proc are real; the kubelet and the etcd cluster are `node_simulator`'s.
 """
@@ -11,123 +11,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import random
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import images, processes, state
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import cli, patience, pod
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal, follow
-from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import KEEP, Order, Part
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import patience, pod
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
+from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.order import Part
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.proof import Proof
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.window import Window
 from ansible_collections.kubetune.control_plane.plugins.module_utils._static_pod import timing
 
 from tests.unit.module_utils.node_simulator import DIES, STAYS, MemoryClient, manifest
 from tests.unit.module_utils.window_node import (  # fixtures too
-    API, ETCD, FORWARD, LOCK, PATIENT, SNAPSHOT, STOP, Killed, Node, assert_done, assert_rolled_back,
-    assert_untouched, at_event, cut_off, finish, hurry, impatient, make, node,
-)
-
-
-# --- the order ------------------------------------------------------------------------------------------------
-
-
-def test_an_order_survives_the_disk(node: Node) -> None:
-    for order in (
-        node.both(allow_downtime=True, api_server={"advertise-address": ["10.0.0.1"]}),
-        node.order(node.part(ETCD, new=None)),
-        node.order(api=node.part(API, old=None), bootstraps=True),
-    ):
-        assert Order.from_dict(json.loads(json.dumps(order.to_dict()))) == order
-    assert not node.part(API, new="old").changes
-
-
-# --- the journal ----------------------------------------------------------------------------------------------
-
-
-def test_an_event_is_on_the_disk_when_say_returns(node: Node) -> None:
-    journal = Journal(node.state)
-    journal.begin(node.both())
-    journal.say("etcd_in", "begin", "text", old=[[1, 2]])
-    journal.say("etcd_in", "done")
-    another = Journal(node.state)
-    assert another.order() == node.both()
-    assert [(event["step"], event["state"], event["text"]) for event in another.events()] == [
-        ("etcd_in", "begin", "text"), ("etcd_in", "done", ""),
-    ]
-    assert another.reached("etcd_in")["old"] == [[1, 2]]
-    assert another.reached("etcd_in", "done") and not another.reached("cluster", "done")
-    for path in (node.state / "window").iterdir():
-        assert path.stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("torn", [b'{"time": 1, "step": "gate", "st', b"{", b"\0\0\0\0\0", b'{"step": "\xc3'])
-def test_a_torn_line_is_forgotten_and_hides_nothing_that_follows(node: Node, torn: bytes) -> None:
-    journal = Journal(node.state)
-    journal.begin(node.both())
-    journal.say("gate", "begin")
-    with open(node.state / "window/journal.jsonl", "ab") as stream:
-        stream.write(torn)
-    assert node.steps() == ["gate begin"]
-    journal.say("gate", "done")
-    journal.say("api_out", "begin")
-    assert node.steps() == ["gate begin", "gate done", "api_out begin"]
-    assert journal.reached("gate", "done")
-
-
-def test_a_new_order_does_not_inherit_events(node: Node) -> None:
-    journal = Journal(node.state)
-    journal.begin(node.both())
-    journal.say("gate", "done")
-    with pytest.raises(KubetuneError, match="open on this host already"):
-        journal.begin(node.both(id="2"))
-    assert [event["step"] for event in journal.events()] == ["gate"]
-    (node.state / "window" / "pending.json").unlink()  # its end was cut off before the events went, too
-    journal.begin(node.both(id="2"))
-    assert journal.events() == []
-
-
-def test_following_a_window_from_outside(node: Node) -> None:
-    journal, order = Journal(node.state), node.both()
-    journal.begin(order)
-    journal.say("gate", "begin")
-    journal.say("gate", "done")
-    events, result = follow(order.id, 1, node.state)
-    assert ([event["state"] for event in events], result) == (["done"], None)
-    journal.finish(order, {"outcome": "changed"})
-    events, result = follow(order.id, 0, node.state)
-    assert ([event["state"] for event in events], result) == (["begin", "done"], {"outcome": "changed"})
-    assert follow(order.id, 2, node.state) == ([], {"outcome": "changed"})
-    assert Journal(node.state).order() is None and Journal(node.state).events() == []
-    history = node.state / "history" / order.id
-    assert Order.from_dict(json.loads((history / "order.json").read_text())) == order
-
-
-def test_only_the_newest_windows_are_kept(node: Node) -> None:
-    journal = Journal(node.state)
-    for number in range(KEEP + 3):
-        order = node.both(id=f"window-{number:02}")
-        journal.begin(order)
-        journal.finish(order, {"outcome": "refused"})
-        os.utime(node.state / "history" / order.id, (number, number))
-    assert sorted(path.name for path in (node.state / "history").iterdir()) == [f"window-{n:02}" for n in range(3, KEEP + 3)]
-
-
-def test_a_window_never_prunes_itself(node: Node) -> None:
-    """A controller whose clock is behind gives it a name that is older than those which are kept."""
-    journal = Journal(node.state)
-    for window in ("20261124T120000Z-1", "20261124T110000Z-2"):
-        order = node.both(id=window, keep=1)
-        journal.begin(order)
-        journal.finish(order, {"outcome": "refused"})
-        assert [path.name for path in (node.state / "history").iterdir()] == [window]
+    API, ETCD, FORWARD, LOCK, PATIENT, SNAPSHOT, STOP, Node, assert_done, assert_rolled_back, assert_untouched,
+    at_event, cut_off, finish, hurry, impatient, make, node, scenario,
+)  # fmt: skip
 
 
 # --- forward --------------------------------------------------------------------------------------------------
@@ -324,6 +227,20 @@ def test_a_repair_that_fails_says_that_it_did_not_run_before(node: Node, monkeyp
 def test_no_pod_leaves_a_node_on_which_none_could_start(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "runtime_problem", lambda: "the sandbox's image is not here")
     assert_untouched(node, node.both(), "the sandbox's image is not here")
+
+
+def test_without_a_kubelet_nothing_is_begun(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "KUBELET", 0.2)
+    monkeypatch.setattr(Window, "_kubelet", lambda self: [])
+    assert_untouched(node, node.both(), "no kubelet runs (waited 0.2 s), and without it no pod goes or comes: start it first")
+
+
+def test_a_kubelet_that_is_just_starting_is_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "KUBELET", PATIENT)
+    looks = iter([[], []])
+    monkeypatch.setattr(Window, "_kubelet", lambda self: next(looks, [["this boot", 1, 100]]))
+    assert node.run(node.both())["outcome"] == "changed"
+    node.assert_all("new")
 
 
 def test_a_member_that_the_cluster_does_not_know(node: Node) -> None:
@@ -601,333 +518,6 @@ def test_other_hosts_cannot_be_told_without_quorum(node: Node, monkeypatch: pyte
     result = node.window(journal, client).run()
     assert result["outcome"] == "rolled_back"
     assert any("could not be told" in event["text"] for event in journal.events())
-
-
-# --- cut off --------------------------------------------------------------------------------------------------
-
-
-SCENARIOS = {
-    "both": FORWARD,
-    "both on the leader": [*FORWARD, "leader begin", "leader done"],
-    "etcd alone": FORWARD,
-    "resources": FORWARD,
-    "API server alone": ["gate begin", "gate done", "api_out begin", "api_out done", "kube-apiserver_in begin", "kube-apiserver_in done"],
-}
-
-
-def scenario(node: Node, name: str) -> Order:
-    if name == "both on the leader":
-        node.etcd.leader = node.name
-    if name == "etcd alone":
-        return node.order(node.part(ETCD), node.part(API, new="old"))
-    if name == "API server alone":
-        return node.order(node.part(ETCD, new="old"), node.part(API))
-    if name == "resources":
-        return node.order(node.same_arguments(ETCD), node.same_arguments(API))
-    return node.both()
-
-
-@pytest.mark.parametrize(
-    ("name", "before", "reboots"),
-    [
-        ("both", True, False), ("both", False, False), ("both", True, True), ("both", False, True),
-        ("both on the leader", False, False), ("both on the leader", True, True),
-        ("etcd alone", True, False), ("etcd alone", False, True),
-        ("resources", True, False), ("resources", False, False), ("resources", False, True), ("resources", True, True),
-        ("API server alone", True, False), ("API server alone", False, False), ("API server alone", False, True),
-    ],
-)
-def test_cut_off_at_any_event_it_goes_forward(make: Callable[..., Node], name: str, before: bool, reboots: bool) -> None:
-    for cut in range(1, len(SCENARIOS[name]) + 1):
-        node = make()
-        order = scenario(node, name)
-        assert cut_off(node, order, cut, before)
-        if reboots:
-            node.kubelet.reboot()
-        assert_done(node, order, finish(node, order))
-        node.kubelet.close()
-    node = make()
-    order = scenario(node, name)
-    assert not cut_off(node, order, len(SCENARIOS[name]) + 1, before), "there are more events than this test cuts at"
-
-
-BACK = [
-    *FORWARD[:-1], "undo begin", "api_out begin", "api_out done", "etcd_back begin", "etcd_back done", "cluster done",
-    "kube-apiserver_back begin", "kube-apiserver_back done",
-]
-
-
-@pytest.mark.parametrize(("before", "reboots"), [(True, False), (False, False), (False, True)])
-def test_cut_off_at_any_event_it_goes_back(make: Callable[..., Node], before: bool, reboots: bool) -> None:
-    """The new API server dies: whenever the window is cut off, the old manifests are what is left."""
-    for cut in range(1, len(BACK) + 1):
-        node = make()
-        order = node.order(node.part(ETCD), node.dying_api())
-        assert cut_off(node, order, cut, before)
-        if reboots:
-            node.kubelet.reboot()
-        assert_rolled_back(node, finish(node, order), "kube-apiserver was started 3 times")
-        assert state.read_unfinished(node.state) is None
-        node.kubelet.close()
-    node = make()
-    assert not cut_off(node, node.order(node.part(ETCD), node.dying_api()), len(BACK) + 1, before)
-    assert node.steps() == BACK
-
-
-def test_once_on_the_way_back_it_stays_there(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch, "API_SERVER_READY")
-    node.api_unready_with = "new"
-    assert cut_off(node, node.both(), BACK.index("undo begin") + 1, before=False)
-    node.api_unready_with = "now it would be ready"
-    assert_rolled_back(node, finish(node, node.both()), "kube-apiserver is not ready")
-
-
-def test_what_was_proved_is_not_stopped_again(node: Node) -> None:
-    assert cut_off(node, node.both(), len(FORWARD), before=False)
-    before = node.processes()
-    assert_done(node, node.both(), finish(node, node.both()))
-    assert node.processes() == before
-
-
-def test_what_a_reboot_started_from_the_old_manifest_is_not_the_new_process(node: Node) -> None:
-    """Its arguments are the planned ones, and it is not one that ran when the step began."""
-    order = scenario(node, "resources")
-    assert cut_off(node, order, FORWARD.index("etcd_in begin") + 1, before=False)
-    node.kubelet.reboot()
-    node.kubelet.paused = True
-    resume = threading.Timer(0.2, lambda: setattr(node.kubelet, "paused", False))
-    resume.start()
-    assert_done(node, order, finish(node, order))
-
-
-def test_what_was_put_back_is_proved_also_after_a_cut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = node.order(node.part(ETCD), node.dying_api())
-    assert cut_off(node, order, BACK.index("etcd_back done") + 1, before=True)
-    monkeypatch.setattr(patience, "ETCD_READY", 0.2)
-    monkeypatch.setattr(Proof, "_etcd_unready", lambda self: "panic")
-    result = finish(node, order)
-    assert result["outcome"] == "broken" and "etcd is not ready: panic" in result["message"]
-
-
-def test_what_was_put_back_and_not_taken_up_is_not_called_done_after_a_cut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kubelet does not act: the old manifest is there, and the new process runs on."""
-    order = scenario(node, "API server alone")
-    impatient(monkeypatch, "API_SERVER_READY")
-    node.api_unready_with = "new"
-    at_event(monkeypatch, "kube-apiserver_back", lambda: (setattr(node.kubelet, "paused", True), monkeypatch.setattr(patience, "EXIT", 0.2)))
-
-    def killed(*_arguments: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pod.Pod, "wait_gone", lambda self, old, seconds: killed() if self.component == API and self.text() == self.part.old else None)
-        with pytest.raises(Killed):
-            node.run(order)
-    result = node.run(order)
-    assert result["outcome"] == "broken" and "kube-apiserver" in result["message"], result
-
-
-def test_a_reboot_after_the_proof_gives_etcd_the_time_of_a_start(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = node.both()
-    assert cut_off(node, order, FORWARD.index("etcd_in done") + 1, before=False)
-    node.kubelet.paused = True
-    node.kubelet.power_off()
-    monkeypatch.setattr(patience, "WHOLE", 0.2)
-    threading.Timer(1.0, lambda: setattr(node.kubelet, "paused", False)).start()
-    assert_done(node, order, finish(node, order))
-
-
-def test_without_a_kubelet_nothing_is_begun(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "KUBELET", 0.2)
-    monkeypatch.setattr(Window, "_kubelet", lambda self: [])
-    assert_untouched(node, node.both(), "no kubelet runs (waited 0.2 s), and without it no pod goes or comes: start it first")
-
-
-def test_a_kubelet_that_is_just_starting_is_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "KUBELET", PATIENT)
-    looks = iter([[], []])
-    monkeypatch.setattr(Window, "_kubelet", lambda self: next(looks, [["this boot", 1, 100]]))
-    assert node.run(node.both())["outcome"] == "changed"
-    node.assert_all("new")
-
-
-@pytest.mark.parametrize("step", ["gate done", "api_out begin", "api_out done", "etcd_out done", "etcd_in begin"])
-def test_a_kubelet_that_was_started_anew_ends_no_etcd(node: Node, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """It has not heard from its API server, and would start none until then: what has not left yet stays."""
-    assert cut_off(node, node.both(), FORWARD.index(step) + 1, before=False)
-    monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
-    before = processes.find(ETCD, {}, node.proc)
-    if step.startswith("etcd"):
-        assert_done(node, node.both(), finish(node, node.both()))
-    else:
-        assert_rolled_back(node, finish(node, node.both()), "the kubelet has ended or was started anew since the gate")
-        assert processes.find(ETCD, {}, node.proc) == before
-
-
-def test_after_a_reboot_the_way_back_waits_for_an_etcd_that_was_not_touched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cut_off(node, node.both(), FORWARD.index("api_out done") + 1, before=False)
-    monkeypatch.setattr(Window, "_kubelet", lambda self: [["the next boot", 1, 100]])
-    node.kubelet.paused = True
-    node.kubelet.power_off()
-    threading.Timer(1.0, lambda: setattr(node.kubelet, "paused", False)).start()
-    assert_rolled_back(node, finish(node, node.both()), "the kubelet has ended or was started anew since the gate")
-
-
-def test_a_person_may_have_mended_the_node_meanwhile(node: Node) -> None:
-    order = scenario(node, "etcd alone")
-    assert cut_off(node, order, FORWARD.index("cluster done") + 1, before=False)
-    (node.manifests / "kube-apiserver.yaml").write_text(manifest(node.argv(API, "old")))
-    while not node.kubelet.is_up(API):
-        time.sleep(0.002)
-    assert_done(node, order, finish(node, order))
-    assert "kube-apiserver_in begin" not in (node.state / "history" / order.id / "journal.jsonl").read_text()
-
-
-@pytest.mark.parametrize("dies", [False, True], ids=["forward", "back"])
-def test_cut_off_again_and_again(make: Callable[..., Node], dies: bool) -> None:
-    chance = random.Random(20261124)
-    for _attempt in range(12):
-        node = make()
-        order = node.order(node.part(ETCD), node.dying_api()) if dies else node.both()
-        cuts = [chance.randint(1, 8) for _again in range(3)]
-        for cut in cuts:
-            cut_off(node, order, cut, chance.random() < 0.5)
-            if chance.random() < 0.3:
-                node.kubelet.reboot()
-        result = finish(node, order)
-        if dies:
-            assert_rolled_back(node, result, "kube-apiserver was started 3 times")
-        else:
-            assert_done(node, order, result)
-        node.kubelet.close()
-
-
-def test_cut_off_between_the_file_and_the_process(make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manifest is written, or half written, and the kubelet has not seen it yet when the node loses power."""
-    replace = os.replace
-    for manifests_written in (1, 2):
-        for half in (True, False):
-            node = make()
-            writes: list[Path] = []
-
-            def power_cut(source: Path, target: Path) -> None:
-                if Path(target).parent == node.manifests:
-                    writes.append(target)
-                    if len(writes) == manifests_written:
-                        node.kubelet.paused = True
-                        if not half:
-                            replace(source, target)
-                        raise Killed
-                replace(source, target)
-
-            with monkeypatch.context() as patched:
-                patched.setattr(os, "replace", power_cut)
-                with pytest.raises(Killed):
-                    node.run(node.both())
-            node.kubelet.paused = False
-            node.kubelet.reboot()
-            assert_done(node, node.both(), finish(node, node.both()))
-
-
-def test_a_window_that_was_cut_off_takes_its_own_lock_over(node: Node) -> None:
-    assert cut_off(node, node.both(), FORWARD.index("etcd_in begin") + 1, before=False)
-    abandoned = node.etcd.keys[LOCK]
-    assert json.loads(abandoned.value)["token"] == node.both().id
-    assert_done(node, node.both(), finish(node, node.both()))
-
-
-def test_a_node_that_was_cut_off_is_mended_even_without_the_lock(node: Node) -> None:
-    assert cut_off(node, node.both(), FORWARD.index("etcd_in done") + 1, before=False)
-    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
-    result = node.run(node.both())
-    assert result["outcome"] == "changed"
-    assert "lock failed" in node.steps()
-    node.assert_all("new")
-    assert json.loads(node.etcd.keys[LOCK].value)["host"] == "cp2"
-
-
-def test_a_node_that_was_cut_off_before_its_first_step_does_nothing_without_the_lock(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cut_off(node, node.both(), FORWARD.index("gate done") + 1, before=False)
-    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
-    monkeypatch.setattr(patience, "LOCK_WAIT", 0.2)
-    before = node.processes()
-    result = node.run(node.both())
-    assert result["outcome"] == "refused" and "cp2" in result["message"]
-    assert node.processes() == before
-    node.assert_all("old")
-
-
-def test_an_etcd_that_still_runs_is_not_stopped_without_the_lock(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cut_off(node, node.both(), FORWARD.index("api_out done") + 1, before=False)
-    node.etcd.put(LOCK, json.dumps({"host": "cp2", "token": "another"}))
-    monkeypatch.setattr(patience, "LOCK_WAIT_CUT_OFF", 0.2)
-    before = processes.find(ETCD, {}, node.proc)
-    result = node.run(node.both())
-    assert result["outcome"] == "rolled_back" and "the cluster lock is somebody else's meanwhile" in result["message"]
-    node.assert_all("old")
-    assert processes.find(ETCD, {}, node.proc) == before
-
-
-# --- the command ----------------------------------------------------------------------------------------------
-
-
-LOST = {"ca_file": "/nowhere/ca.crt", "cert_file": "/nowhere/a.crt", "key_file": "/nowhere/a.key"}
-
-
-def test_the_command_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run"], tmp_path / "state") == 0
-    assert cli.main([], tmp_path / "state") == 2
-    assert "usage: kubetune.pyz window run" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("access", "text"),
-    [
-        ({"ca_file": "", "cert_file": "", "key_file": ""}, "does not answer /v3/lease/grant: [Errno 111] Connection refused"),
-        (LOST, "cannot use the etcd client certificate /nowhere/a.crt"),
-    ],
-)
-def test_the_command_writes_its_verdict_down(node: Node, access: dict[str, str], text: str) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        order = node.both(etcd_access={"endpoints": [f"http://127.0.0.1:{closed.getsockname()[1]}"], **access})
-        Journal(node.state).begin(order)
-        assert cli.main(["run"], node.state) == 1
-    _events, result = follow(order.id, 0, node.state)
-    assert result["outcome"] == "refused" and text in result["message"]
-    assert state.read_unfinished(node.state) is None
-    node.assert_all("old")
-    assert cli.main(["run"], node.state) == 0
-
-
-def test_an_order_whose_gate_is_passed_stays_until_it_can_be_carried_out(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    order = node.both(etcd_access={"endpoints": ["https://127.0.0.1:1"], **LOST})
-    journal = Journal(node.state)
-    journal.begin(order)
-    journal.say("gate", "done")
-    assert cli.main(["run"], node.state) == 1
-    assert "cannot use the etcd client certificate /nowhere/a.crt" in capsys.readouterr().err
-    assert journal.order() == order
-
-
-def test_a_result_that_was_not_cleared_up_stands(node: Node) -> None:
-    order = node.both()
-    journal = Journal(node.state)
-    journal.begin(order)
-    journal.say("gate", "done")
-    journal.finish(order, {"outcome": "rolled_back", "message": "x"})
-    state.write_atomically(node.state / "window/pending.json", json.dumps(order.to_dict()).encode())
-    assert cli.main(["run"], node.state) == 1
-    assert journal.order() is None
-    assert follow(order.id, 0, node.state)[1] == {"outcome": "rolled_back", "message": "x"}
-    node.assert_all("old")
-
-
-def test_a_damaged_order_is_not_guessed_at(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    Journal(node.state).begin(node.both())
-    (node.state / "window/pending.json").write_text("{")
-    assert cli.main(["run"], node.state) == 1
-    assert "pending.json is damaged" in capsys.readouterr().err
 
 
 # --- what may happen between the plan and the stop ----------------------------------------------------------------

@@ -220,6 +220,18 @@ FORWARD = [
 ]
 
 
+def scenario(node: Node, name: str) -> Order:
+    if name == "both on the leader":
+        node.etcd.leader = node.name
+    if name == "etcd alone":
+        return node.order(node.part(ETCD), node.part(API, new="old"))
+    if name == "API server alone":
+        return node.order(node.part(ETCD, new="old"), node.part(API))
+    if name == "resources":
+        return node.order(node.same_arguments(ETCD), node.same_arguments(API))
+    return node.both()
+
+
 def assert_untouched(node: Node, order: Order, text: str) -> None:
     before, files = node.processes(), node.files()
     result = node.run(order)
