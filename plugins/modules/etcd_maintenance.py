@@ -144,10 +144,18 @@ options:
           V(online), which one node does for all, those that are connected to it wait, about a second for each 100 MB. With V(window) each node
           defragments its own member in a node window, while it and the node's API server are out: clients go on at another one, and what waits
           is the node. For that a client has to know more than one endpoint, as with a load balancer before the API servers. V(auto) is a
-          window where etcd is a static pod in a cluster of at least three voters, and online elsewhere.
+          window where more than O(defragmentation.online_max_bytes) are in use and etcd is a static pod in a cluster of at least three
+          voters, and online elsewhere.
         type: str
         choices: [auto, online, window]
         default: auto
+      online_max_bytes:
+        description: >-
+          What of a database is in use, in bytes, for a defragmentation of half a second or so (0 to 1099511627776): a window, which
+          restarts etcd and the API server, is not worth it for V(auto), nor is a move of leadership, in which etcd drops what other members
+          forward to the leader just then, so that a write may wait 7 s (etcd 3.6, ReqTimeout; etcd issue 8975). V(0) for never.
+        type: int
+        default: 33554432
       rule:
         description: >-
           When a member is due, where there is anything to gain at all: an expression with the names of etcd-defrag's rules,
@@ -309,6 +317,7 @@ _COMPACTION = {
 _DEFRAGMENTATION = {
     "enabled": {"type": "bool", "default": True},
     "method": {"type": "str", "choices": ["auto", "online", "window"], "default": "auto"},
+    "online_max_bytes": {"type": "int", "default": 32 << 20},
     "rule": {"type": "str", "default": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)"},
     "hours": {"type": "list", "elements": "str", "default": []},
     "timeout_seconds": {"type": "int", "default": 300},

@@ -66,7 +66,7 @@ def set_up(lab: nodes.Lab, method: str) -> None:
     variables = {
         "etcd_maintenance_defragmentation_method": method,
         "etcd_maintenance_interval_seconds": 60,
-        "etcd_maintenance_defragmentation_rule": "dbSizeFree >= 50*1024*1024",
+        "etcd_maintenance_defragmentation_rule": "dbSizeFree >= 10*1024*1024",
     }
     play(lab, "maintenance", variables)
 

@@ -67,6 +67,7 @@ class Node:
             "defragmentation": {
                 "enabled": True,
                 "method": "online",
+                "online_max_bytes": 0,
                 "rule": "dbSizeFree >= 4000000 && (dbSizeFree / dbSize >= 0.3 || dbQuotaUsage >= 0.8)",
                 "hours": [],
                 "timeout_seconds": 60,

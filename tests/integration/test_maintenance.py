@@ -76,6 +76,19 @@ def test_five_steps_shrink_the_database_with_the_leader_last(nodes: list[Node]) 
     accepted_by_etcdutl(nodes[1].snapshots()[-1])
 
 
+def test_a_leader_keeps_its_place_for_a_moments_work(nodes: list[Node]) -> None:
+    """etcd drops writes as leadership moves, and lets their clients wait for 7 s."""
+    cluster = nodes[0].cluster
+    nodes[1].config["defragmentation"]["online_max_bytes"] = 2 * MB
+    make_holes(nodes, 20)
+    leader = cluster.leader()
+    run = nodes[1].run()
+    assert run.status == 0, run.text
+    done = run.of("defragmentation", "done")
+    assert len(done) == 3 and (done[-1]["member"], done[-1]["leader"]) == (leader.name, "true")
+    assert cluster.leader() == leader
+
+
 def test_three_runs_at_once_have_one_winner_and_three_backups(nodes: list[Node]) -> None:
     make_holes(nodes, 20)
     runs = [finish(process) for process in [node.start() for node in nodes]]

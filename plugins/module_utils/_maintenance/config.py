@@ -39,7 +39,8 @@ class Defragmentation:
         enabled: whether this step is done at all.
         method: ``online``, of all members by one node, each of them serving nothing for as long as it takes; ``window``, of each
             node its own member while it and the node's API server are out, so that clients go on at another one; or ``auto``, a window
-            where that can be, see `own_window.possible`.
+            where there is more to copy than ``online_max_bytes``, and one can be, see `own_window.possible`.
+        online_max_bytes: what is in use of a database that is done so soon that nothing is stopped or moved for it.
         rule: when a member is due, see `rule`.
         hours: times of the host's day in which it may be done, each ``HH:MM-HH:MM``; empty for any time.
         timeout_seconds: for one member; it serves nothing meanwhile.
@@ -47,6 +48,7 @@ class Defragmentation:
 
     enabled: bool
     method: str
+    online_max_bytes: int
     rule: str
     hours: list[str]
     timeout_seconds: int
@@ -230,6 +232,7 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
             "enabled": _Switch(),
             "rule": _Rule(),
             "method": _Text("auto|online|window", "auto, online or window"),
+            "online_max_bytes": _Number(0, 2**40, "bytes"),
             "hours": _Texts(_Text(rf"({_TIME})-(?!\1){_TIME}", "two times of the day such as 22:00-05:00")),
             "timeout_seconds": _Number(10, 3600, "seconds"),
         },

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Step 4: give the space that compaction freed back to the disk, one member after another, the leader last.
 
-A member serves nothing while it is defragmented, and clients of its API server stall. So only members with something to
-gain are touched, leadership moves away before the leader's turn, and the cluster has to be whole before each of them.
+A member serves nothing while it is defragmented, and clients of its API server stall, the longer the more is in use. So only members
+with something to gain are touched, and the cluster has to be whole before each of them. Where it takes long, each node does its own in a
+window, or leadership moves away before the leader's turn.
 """
 
 from __future__ import annotations
@@ -56,21 +57,32 @@ def next_member(view: ClusterView, remaining: Sequence[int]) -> MemberView | Non
 
 def run(ctx: Context, sizes: Mapping[int, Size]) -> bool:
     """True when members were defragmented."""
-    if in_windows(ctx):
+    if in_windows(ctx, sizes):
         return _own(ctx, sizes)
     due = plan(ctx, sizes)
     return bool(due) and ctx.change(STEP, lambda lock: _apply(ctx, lock, due))
 
 
-def in_windows(ctx: Context) -> bool:
-    """Whether this host does its own member, in a window."""
+def in_windows(ctx: Context, sizes: Mapping[int, Size]) -> bool:
+    """Whether this host does its own member, in a window.
+
+    Args:
+        sizes: of all members, for each host has to come to the same.
+    """
     config = ctx.config.defragmentation
-    return config.may_open_windows and (config.method == "window" or own_window.possible(ctx))
+    if not config.may_open_windows or config.method == "window":
+        return config.may_open_windows
+    return not is_brief(max((size.in_use for size in sizes.values()), default=0), config) and own_window.possible(ctx)
 
 
-def record_of(ctx: Context) -> str:
+def is_brief(in_use: int, config: Defragmentation) -> bool:
+    """Whether so many bytes are copied so soon that what keeps clients from waiting for it would cost them more."""
+    return in_use <= config.online_max_bytes
+
+
+def record_of(ctx: Context, sizes: Mapping[int, Size]) -> str:
     """What the record of the last time has behind its name: each host keeps its own where it does its own member."""
-    return _own_record(ctx.client.status(ctx.config.endpoint).member_id) if in_windows(ctx) else ""
+    return _own_record(ctx.client.status(ctx.config.endpoint).member_id) if in_windows(ctx, sizes) else ""
 
 
 def _own_record(member_id: int) -> str:
@@ -168,8 +180,14 @@ def take_turns(ctx: Context, due: Sequence[int], go_on: Callable[[], bool], igno
 
 
 def _lead_away(ctx: Context, view: ClusterView, member: MemberView, ignore_alarms: Sequence[str]) -> ClusterView:
-    """Move leadership off the member; the only voter has nobody to give it to, and stalls the cluster for its turn."""
+    """Move leadership off the member; the only voter has nobody to give it to, and stalls the cluster for its turn.
+
+    A leader that gives its place away drops what is forwarded to it meanwhile, and tells nobody: such a write waits for 5 s and twice the
+    election timeout (etcd 3.6, ReqTimeout; issue 8975). So it keeps its place for a moment's work.
+    """
     if view.leader is None or view.leader.member.member_id != member.member.member_id or len(view.voters) == 1:
+        return view
+    if member.status and is_brief(member.status.db_size_in_use, ctx.config.defragmentation):
         return view
     new_leader = view.by_id(hand_over_leadership(ctx.client, view, ctx.sleep))
     name = new_leader.member.name if new_leader else "another member"

@@ -42,15 +42,26 @@ class Kubelet(threading.Thread):
         self._proc = proc
         self._running: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
         self._stop_asked = threading.Event()
-        self._lock = threading.Lock()
-        self.paused = False
+        self._lock = threading.RLock()
+        self._paused = False
         self.on_stop: Callable[[str], None] = lambda _component: None
         self.on_start: Callable[[str, list[str]], None] = lambda _component, _command: None
 
     def run(self) -> None:
         while not self._stop_asked.wait(0.003):
-            if not self.paused:
-                self.sync()
+            with self._lock:
+                if not self._paused:
+                    self.sync()
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        """What it was doing is done when this returns."""
+        with self._lock:
+            self._paused = value
 
     def sync(self) -> None:
         with self._lock:

@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
     "defragmentation": {
         "enabled": True,
         "method": "auto",
+        "online_max_bytes": 33_554_432,
         "rule": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
         "hours": [],
         "timeout_seconds": 300,
@@ -91,6 +92,7 @@ def test_good_configuration_is_taken_as_it_is() -> None:
         ("compaction.min_revisions", 0),
         ("defragmentation.enabled", "yes"),
         ("defragmentation.method", "offline"),
+        ("defragmentation.online_max_bytes", -1),
         ("defragmentation.rule", "dbSize"),
         ("defragmentation.rule", 0.45),
         ("defragmentation.hours", ["22:00-24:00"]),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -131,6 +132,7 @@ MB = 1_000_000
 RULES = Defragmentation(
     enabled=True,
     method="online",
+    online_max_bytes=0,
     rule="dbSizeFree >= 100*1000*1000 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)",
     hours=[],
     timeout_seconds=300,
@@ -155,7 +157,7 @@ def test_member_is_due(size: int, in_use: int, quota: int, due: bool) -> None:
 
 
 def test_member_without_a_free_page_is_never_due() -> None:
-    rules = Defragmentation(enabled=True, method="online", rule="dbSizeFree >= 0", hours=[], timeout_seconds=300)
+    rules = dataclasses.replace(RULES, rule="dbSizeFree >= 0")
     assert not defragmentation.is_due(rule.Size(MB, MB, MB), rules)
     assert defragmentation.is_due(rule.Size(MB, MB - 1, MB), rules)
 

@@ -16,6 +16,7 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.clien
 from ansible_collections.kubetune.control_plane.plugins.module_utils._etcd.cluster import ClusterView, MemberView
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import defragmentation, own_window
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import Defragmentation
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.rule import Size
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node import processes
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window import history
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node_window.journal import Journal
@@ -183,26 +184,28 @@ def test_what_a_window_lacks_is_said_before_it_begins(
 
 
 @pytest.mark.parametrize(
-    ("method", "voters", "without", "windows"),
+    ("method", "voters", "in_use", "without", "windows"),
     [
-        ("auto", 3, "", True),
-        ("auto", 5, "", True),
-        ("auto", 2, "", False),
-        ("auto", 1, "", False),
-        ("auto", 3, "manifests/etcd.yaml", False),
-        ("auto", 3, "kubetune-window.service", False),
-        ("window", 1, "", True),  # which then says why it cannot be
-        ("online", 3, "", False),
+        ("auto", 3, 1001, "", True),
+        ("auto", 3, 1000, "", False),  # of every member
+        ("auto", 5, 1001, "", True),
+        ("auto", 2, 1001, "", False),
+        ("auto", 1, 1001, "", False),
+        ("auto", 3, 1001, "manifests/etcd.yaml", False),
+        ("auto", 3, 1001, "kubetune-window.service", False),
+        ("window", 1, 1, "", True),  # which then says why it cannot be
+        ("online", 3, 1001, "", False),
     ],
 )
-def test_windows_are_opened_where_they_can_be(
-    node: Node, maintained: SimpleNamespace, method: str, voters: int, without: str, windows: bool
+def test_windows_are_opened_where_they_can_be_and_are_worth_it(
+    node: Node, maintained: SimpleNamespace, method: str, voters: int, in_use: int, without: str, windows: bool
 ) -> None:
     if without:
         (node.path / without).unlink()
     learner = Member(9, "", (), (), True)
     maintained.client = SimpleNamespace(members=lambda linearizable: [learner, *(each.member for each in cluster(voters).members)])
-    maintained.config.defragmentation = Defragmentation(True, method, "dbSize > 0", [], 600)
-    assert defragmentation.in_windows(maintained) is windows
-    maintained.config.defragmentation = Defragmentation(False, method, "dbSize > 0", [], 600)
-    assert not defragmentation.in_windows(maintained)
+    sizes = {1: Size(5000, 900, 0), 2: Size(5000, in_use, 0)}
+    maintained.config.defragmentation = Defragmentation(True, method, 1000, "dbSize > 0", [], 600)
+    assert defragmentation.in_windows(maintained, sizes) is windows
+    maintained.config.defragmentation = Defragmentation(False, method, 1000, "dbSize > 0", [], 600)
+    assert not defragmentation.in_windows(maintained, sizes)
