@@ -108,7 +108,7 @@ def test_rollback_brings_back_what_was_there(lab: Lab, playbook: Playbook, no_wr
     for node in lab.nodes:
         assert node.shell("diff -r /root/manifests-before /etc/kubernetes/manifests").stdout == ""
         left = node.shell(
-            "ls /etc/systemd/system/etcd-maintenance* /etc/systemd/system/etcd-restore-drill* /var/lib/node_exporter/textfile_collector/kubetune* /etc/systemd/system/kubetune* /etc/kubetune /usr/local/lib/kubetune "
+            "ls /etc/systemd/system/etcd-maintenance* /etc/systemd/system/etcd-backup* /etc/systemd/system/etcd-restore-drill* /var/lib/node_exporter/textfile_collector/kubetune* /etc/systemd/system/kubetune* /etc/kubetune /usr/local/lib/kubetune "
             "/etc/udev/rules.d/*kubetune* /etc/sysctl.d/*kubetune* /etc/security/limits.d/*kubetune* 2>/dev/null || true"
         ).stdout
         assert left == "", left

@@ -313,9 +313,9 @@ def _contradictions(backup: Mapping[str, Any]) -> list[str]:
 
 def _problems(data: Mapping[str, Any], rules: Mapping[str, Any], prefix: str) -> list[str]:
     found = [f"{prefix}{name} is unknown; known are {', '.join(rules)}" for name in data if name not in rules]
-    for name, rule in rules.items():
+    for name, needed in rules.items():
         if name not in data:
             found.append(f"{prefix}{name} is missing")
-        elif rule is not None and rule.problem(data[name]):
-            found.append(f"{prefix}{name}: {data[name]!r} is not allowed; {rule.problem(data[name])} is needed")
+        elif needed is not None and needed.problem(data[name]):
+            found.append(f"{prefix}{name}: {data[name]!r} is not allowed; {needed.problem(data[name])} is needed")
     return found

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterable, Sequence
 
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
@@ -21,7 +21,7 @@ from .._report import Outcome, difference, entry
 from . import backup, elsewhere, metrics, records, retention
 from .config import DAY, Config
 from .context import client_of
-from .units import DIRECTORY, TIMER, Job, Schedule, jobs, service, timer
+from .units import BACKUP, DIRECTORY, TIMER, Job, Schedule, jobs, service, timer
 
 ROLE = "etcd_maintenance"
 CONFIG = "/etc/kubetune/etcd-maintenance.json"
@@ -107,9 +107,9 @@ class Installation:
             KubetuneError: the certificates are not usable, or systemd does not take the timer.
         """
         self._ask_etcd()
-        all_jobs = jobs(schedule)
-        wanted = [each for each in all_jobs if each.calendar]
-        files = self._files(wanted, schedule, program, interpreter)
+        possible = [each for each in jobs(schedule) if self._config.backup.enabled or each.name != BACKUP]
+        wanted = [each for each in possible if each.calendar]
+        files = self._files(possible, schedule, program, interpreter)
         stale = {each.path.name for each in files if self._compare(each)}
         idle = {each.timer for each in wanted if not self._is_on(each.timer)}
         for directory, mode in self._directories().items():
@@ -122,10 +122,9 @@ class Installation:
             if not self._check:
                 self._apply([each for each in files if each.path.name in stale], wanted, stale)
         self._provide_window(program, interpreter)
-        for job in all_jobs:
-            if not job.calendar and self._take_away(job):
-                self._outcome.changed = True
-                self._outcome.report.append(entry(ROLE, job.timer, "restored", reason="it has no calendar any more"))
+        for each in self._take_away(set(_units(jobs(schedule))) - {each.item for each in files}):
+            self._outcome.changed = True
+            self._outcome.report.append(entry(ROLE, each, "restored", reason="it is not wanted any more"))
         calendars = {each.timer: each.calendar for each in wanted}
         for each in files:
             is_new = each.path.name in stale or each.item in idle
@@ -137,16 +136,15 @@ class Installation:
 
     def remove(self, remove_backups: bool) -> Installed:
         """Take away what `install` put there; backups stay unless they are asked for."""
-        all_jobs = jobs(Schedule("", 0, 0))
+        known = _units(jobs(Schedule("", 0, 0)))
         config = self._path(CONFIG)
         metrics_file = self._path(f"{self._config.metrics_directory}/{metrics.FILE}") if self._config.metrics_directory else None
         state, tools = self._path(self._config.state_directory), self._path(self._config.tools_directory)
-        units = [path for job in all_jobs for path in (self._unit(job.timer), self._unit(job.service)) if path.exists()]
+        units = [self._unit(name) for name in known if self._unit(name).exists()]
         present = [path for path in [*units, config] if path.exists()]
         if present and not self._check:
             self._forget_records()
-        for job in all_jobs:
-            self._take_away(job)
+        self._take_away(known)
         if config.exists():
             self._outcome.diff.append(difference(config, config.read_text(), ""))
         if present and not self._check:
@@ -198,13 +196,15 @@ class Installation:
 
     # --- changing ---------------------------------------------------------------------------------------------
 
-    def _files(self, wanted: Sequence[Job], schedule: Schedule, program: str, interpreter: str) -> list[_File]:
+    def _files(self, possible: Sequence[Job], schedule: Schedule, program: str, interpreter: str) -> list[_File]:
+        """A service also where no timer starts it: a restore does, or a person."""
         text = json.dumps(asdict(self._config), indent=2) + "\n"
         files = [_File("etcd maintenance configuration", self._path(CONFIG), text, 0o600)]
-        for job in wanted:
+        for job in possible:
             unit = service(job, interpreter, program, CONFIG, self._config, schedule.timeout_seconds)
             files.append(_File(job.service, self._unit(job.service), unit, 0o644))
-            files.append(_File(job.timer, self._unit(job.timer), timer(job, schedule), 0o644))
+            if job.calendar:
+                files.append(_File(job.timer, self._unit(job.timer), timer(job, schedule), 0o644))
         return files
 
     def _directories(self) -> dict[Path, int]:
@@ -241,20 +241,21 @@ class Installation:
     def _window(self) -> Path:
         return self._path(str(window.PATH))
 
-    def _take_away(self, job: Job) -> bool:
-        """True when there was something of this job."""
-        paths = [path for path in (self._unit(job.timer), self._unit(job.service)) if path.exists()]
-        self._outcome.diff += [difference(path, path.read_text(), "") for path in paths]
-        if paths and not self._check:
-            if self._unit(job.timer) in paths:
-                self._systemctl("disable", "--quiet", "--now", job.timer)
-            if self._unit(job.service) in paths:
-                self._systemctl("stop", job.service)
-                self._run(["systemctl", "reset-failed", job.service])
-            for path in [*paths, self._path(STAMPS + job.timer)]:
-                path.unlink(missing_ok=True)
+    def _take_away(self, units: Iterable[str]) -> list[str]:
+        """Which of the units there were."""
+        found = sorted((name for name in units if self._unit(name).exists()), key=lambda name: not name.endswith(".timer"))
+        self._outcome.diff += [difference(self._unit(name), self._unit(name).read_text(), "") for name in found]
+        if found and not self._check:
+            for name in found:
+                if name.endswith(".timer"):
+                    self._systemctl("disable", "--quiet", "--now", name)
+                else:
+                    self._systemctl("stop", name)
+                    self._run(["systemctl", "reset-failed", name])
+                for path in (self._unit(name), self._path(STAMPS + name)):
+                    path.unlink(missing_ok=True)
             self._systemctl("daemon-reload")
-        return bool(paths)
+        return found
 
     def _forget_records(self) -> None:
         try:
@@ -276,6 +277,10 @@ class Installation:
 
     def _path(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+
+def _units(of: Sequence[Job]) -> list[str]:
+    return [unit for job in of for unit in (job.timer, job.service)]
 
 
 def _remove_if_empty(directory: Path) -> None:

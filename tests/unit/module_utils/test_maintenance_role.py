@@ -11,12 +11,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.kubetune.control_plane.plugins.module_utils._errors import KubetuneError
+from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance import install
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.config import parse
 from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenance.install import (
     CONFIG,
@@ -156,6 +158,33 @@ def test_timer_makes_up_for_what_it_missed_with_a_delay_of_each_host() -> None:
         "AccuracySec": "1s",
         "Persistent": "yes",
     }
+
+
+def test_a_service_is_there_also_where_no_timer_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a restore, and for a person who wants a backup now."""
+    monkeypatch.setattr(install, "client_of", lambda config: SimpleNamespace(status=lambda: None, delete=lambda *_keys: None))
+    said: list[str] = []
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+
+    def run(command: list[str]) -> SimpleNamespace:
+        said.append(" ".join(command))
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    def units(backup_calendar: str, **backup: Any) -> set[str]:
+        said.clear()
+        config = changed("defragmentation.method", "online")
+        config["backup"].update(backup)
+        Installation(parse(config), check=False, root=tmp_path, run=run).install(Schedule("daily", 0, 7200, backup_calendar), "/p.pyz")
+        return {path.name for path in (tmp_path / "etc/systemd/system").iterdir()}
+
+    services = {"etcd-maintenance.service", "etcd-backup.service", "etcd-restore-drill.service"}
+    assert units("") == {*services, "etcd-maintenance.timer"}
+    assert units("hourly") == {*services, "etcd-maintenance.timer", "etcd-backup.timer"}
+    assert "systemctl enable --quiet --now etcd-backup.timer" in said
+    assert units("") == {*services, "etcd-maintenance.timer"}
+    assert "systemctl disable --quiet --now etcd-backup.timer" in said
+    assert units("", enabled=False) == {*services, "etcd-maintenance.timer"} - {"etcd-backup.service"}
+    assert "systemctl stop etcd-backup.service" in said
 
 
 @pytest.mark.skipif(
