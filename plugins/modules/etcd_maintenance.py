@@ -10,7 +10,7 @@ short_description: Installs the maintenance of etcd as systemd services and time
 version_added: 1.0.0
 description:
   - Takes the whole desired state in one call - the program's configuration, C(etcd-maintenance), C(etcd-backup) and
-    C(etcd-restore-drill), each a service and a timer - and judges it on the host before anything is written.
+    C(etcd-restore-drill), each a service, and a timer where it has a calendar - and judges it on the host before anything is written.
   - The calendars are judged by the host's own C(systemd-analyze), the configuration by the program's own rules, the certificates
     by loading them.
   - The program itself is installed by M(kubetune.control_plane.program).

@@ -15,6 +15,8 @@ from .client import Client, EtcdError, Member, Status, Unreachable
 #: A member that has applied this many entries less than the newest one is not caught up. etcd itself turns
 #: requests away beyond 5000 (server/etcdserver/v3_server.go, maxGapBetweenApplyAndCommitIndex, 3.6).
 MAX_LAG_ENTRIES = 1000
+#: Entries that a leader sends on at once before it hands over; small ones, of which a message holds thousands.
+_MESSAGE = 100
 #: Alarms, as a member's status names them. Each is the whole cluster's, and every member reports it.
 ALARMS = ("NOSPACE", "CORRUPT")
 
@@ -162,9 +164,14 @@ def missed(view: ClusterView, away: MemberView) -> list[str]:
 
 
 def best_successor(view: ClusterView, member_id: int) -> MemberView | None:
-    """The voter to hand leadership to: not ``member_id``, and the furthest applied."""
-    able = [each for each in view.voters if each.status and each.member.member_id != member_id]
-    return max(able, key=lambda each: each.status.raft_applied_index if each.status else 0, default=None)
+    """The voter to hand leadership to: not ``member_id``, and as far as any has applied, or a message's worth behind.
+
+    Of several the one with the least free space: it is the last to be defragmented, when leadership would have to move once more.
+    """
+    able = [(each.status, each) for each in view.voters if each.status and each.member.member_id != member_id]
+    furthest = max((status.raft_applied_index for status, _each in able), default=0)
+    near = [(status, each) for status, each in able if status.raft_applied_index >= furthest - _MESSAGE]
+    return min(near, key=lambda pair: (pair[0].db_size - pair[0].db_size_in_use, -pair[0].raft_applied_index), default=(None, None))[1]
 
 
 def hand_over_leadership(client: Client, view: ClusterView, sleep: Callable[[float], None], attempts: int = 20) -> int:

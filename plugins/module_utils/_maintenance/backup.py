@@ -362,7 +362,7 @@ def prune(ctx: Context, member: str) -> None:
             PRUNE, "warning", f"{each.path} is not what was written: it stays, and counts for nothing", path=each.path, reason="broken"
         )
     known = [each for each in known if each not in broken]
-    gone = expired(known, now, ctx.config.backup, lambda each: _is_good(ctx, each))
+    gone = expired(known, now, ctx.config.backup, lambda each: _is_good(ctx, each), _cluster_of)
     staying = [each for each in known if each not in gone]
     size = sum(path.stat().st_size for each in staying for path in each.files())
     facts = {"removed": len(gone), "kept": len(staying), "bytes": size, "member": member}
@@ -379,6 +379,13 @@ def prune(ctx: Context, member: str) -> None:
         f"removed {len(gone)} old backups, {len(staying)} stay with {megabytes(size)}",
         **facts,
     )
+
+
+def _cluster_of(snapshot: Snapshot) -> str:
+    try:
+        return verification.read_sidecar(snapshot.sidecar).cluster_id
+    except KubetuneError:
+        return ""
 
 
 def _is_good(ctx: Context, snapshot: Snapshot) -> bool:

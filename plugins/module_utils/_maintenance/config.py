@@ -260,8 +260,13 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
 }
 
 
+#: What came after the first files were written: a program that is newer than its file goes on, and so does a restore.
+_ADDED: Mapping[str, Mapping[str, Any]] = {"defragmentation": {"online_max_bytes": 32 << 20}}
+
+
 def load(path: str) -> Config:
-    """
+    """A file on a host, of this release or an older one.
+
     Raises:
         KubetuneError: the file cannot be read or is no JSON object.
         Refusal: keys are missing, unknown or out of range; all of them are named.
@@ -272,6 +277,9 @@ def load(path: str) -> Config:
         raise KubetuneError(f"the configuration {path} cannot be read: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise KubetuneError(f"the configuration {path} is not JSON: {exc}") from exc
+    for section, added in _ADDED.items():
+        if isinstance(data, dict) and isinstance(data.get(section), dict):
+            data[section] = {**added, **data[section]}
     return parse(data)
 
 

@@ -80,9 +80,11 @@ def is_brief(in_use: int, config: Defragmentation) -> bool:
     return in_use <= config.online_max_bytes
 
 
-def record_of(ctx: Context, sizes: Mapping[int, Size]) -> str:
-    """What the record of the last time has behind its name: each host keeps its own where it does its own member."""
-    return _own_record(ctx.client.status(ctx.config.endpoint).member_id) if in_windows(ctx, sizes) else ""
+def last_done(ctx: Context) -> records.Done | None:
+    """When this host's member was done last, in a window or with all others."""
+    names = (STEP, STEP + _own_record(ctx.client.status(ctx.config.endpoint).member_id))
+    found = [each for each in (records.last_done(ctx.client, name) for name in names) if each]
+    return max(found, key=lambda each: each.at, default=None)
 
 
 def _own_record(member_id: int) -> str:

@@ -93,8 +93,12 @@ def snapshots(directory: Path, member: str | None, now: float) -> list[Snapshot]
     return sorted(found, key=lambda each: (each.taken_at <= now, each.taken_at, each.path.name))
 
 
-def expired(known: Sequence[Snapshot], now: float, policy: Backup, is_good: Callable[[Snapshot], bool]) -> list[Snapshot]:
+def expired(
+    known: Sequence[Snapshot], now: float, policy: Backup, is_good: Callable[[Snapshot], bool], cluster_of: Callable[[Snapshot], str]
+) -> list[Snapshot]:
     """Those which no tier holds. The newest stays, and so does the newest good one: it is asked for from the newest on.
+
+    So does the newest of each other cluster: a restore makes a new one, and may have been the wrong one.
 
     Those of a wrong clock stay, and take no place in a tier, until their time has come: it is the clock of now that may be wrong.
 
@@ -102,10 +106,13 @@ def expired(known: Sequence[Snapshot], now: float, policy: Backup, is_good: Call
         known: oldest first, as `snapshots` returns them.
         now: seconds since 1970.
         is_good: reads the whole file, so it is called until the first good one only.
+        cluster_of: its cluster's id; empty where that is not known.
     """
     staying = {each for each in known if each.taken_at > now}
     staying.update(_held([each for each in known if each not in staying], policy))
     staying.update(known[-1:])
+    newest = {cluster_of(each): each for each in known}
+    staying.update(each for cluster_id, each in newest.items() if cluster_id)
     for each in reversed(known):
         if is_good(each):
             staying.add(each)

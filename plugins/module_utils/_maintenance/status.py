@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Sequence
 
 from .._errors import KubetuneError
 from .._etcd.lock import current_holder
 from . import backup, compaction, defragmentation, drill, health, records, retention, verification
 from .context import CHANGE_LOCK, Context
 from .journal import megabytes
-from .rule import Size
 
 VERIFY = "verify"
 
@@ -22,7 +21,8 @@ VERIFY = "verify"
 def show(ctx: Context) -> int:
     view, _fit = health.check(ctx)
     if view:
-        _shared(ctx, health.measure(ctx, view))
+        health.measure(ctx, view)
+        _shared(ctx)
     _newest_backup(ctx)
     return ctx.journal.exit_status
 
@@ -77,9 +77,9 @@ def _named(path: Path) -> retention.Snapshot:
     return retention.of_path(path) or retention.Snapshot(path, 0.0)
 
 
-def _shared(ctx: Context, sizes: Mapping[int, Size]) -> None:
-    for step in (compaction.STEP, defragmentation.STEP):
-        done = records.last_done(ctx.client, step + (defragmentation.record_of(ctx, sizes) if step == defragmentation.STEP else ""))
+def _shared(ctx: Context) -> None:
+    last = {compaction.STEP: records.last_done(ctx.client, compaction.STEP), defragmentation.STEP: defragmentation.last_done(ctx)}
+    for step, done in last.items():
         if done is None:
             ctx.journal.say(step, "ok", "never done by this program")
             continue

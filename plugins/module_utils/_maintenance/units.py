@@ -11,6 +11,8 @@ from .config import Config
 
 TIMER = "etcd-maintenance.timer"
 BACKUP = "etcd-backup"
+#: The first line of each.
+MARK = "# Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten."
 #: Of the units that an administrator adds.
 DIRECTORY = "/etc/systemd/system"
 
@@ -73,7 +75,7 @@ def service(job: Job, interpreter: str, program: str, config_path: str, config: 
     """
     writable = _writable(job, config)
     return f"""\
-# Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten.
+{MARK}
 [Unit]
 Description={job.description}
 Wants=network-online.target
@@ -151,7 +153,7 @@ def _network(job: Job, config: Config) -> str:
 
 def timer(job: Job, schedule: Schedule) -> str:
     return f"""\
-# Managed by kubetune.control_plane (role etcd_maintenance): changes by hand are overwritten.
+{MARK}
 [Unit]
 Description=Calendar of {job.service}
 

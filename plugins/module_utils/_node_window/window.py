@@ -166,7 +166,7 @@ class Window:
             KubetuneError: what has not left yet had better stay.
         """
         then = (self._journal.reached("gate", "done") or {}).get("kubelet")
-        if then and pod.part.old is not None and pod.text() == pod.part.old and self._kubelet() != then:
+        if then is not None and pod.part.old is not None and pod.text() == pod.part.old and self._kubelet() != then:
             raise KubetuneError(
                 f"the kubelet has ended or was started anew since the gate, and would not let go of {pod.component} while the API server is out"
             )

@@ -198,7 +198,7 @@ class Host:
             "set_aside": self._data(member).asides(),
         }
         self._store.end("done", **result)
-        return {**result, "snapshot": pending.snapshot, "backup_begun": pending.order.case != "member" and _begin_backup()}
+        return {**result, "snapshot": pending.snapshot, "no_backup": "" if pending.order.case == "member" else _begin_backup()}
 
     def cancel(self, member: Member, components: Sequence[str]) -> list[str]:
         """Everything as it was before; return the components that were put in again.
@@ -253,15 +253,18 @@ class Host:
             raise KubetuneError(f"{exc}; run again when that is mended" + (f"\n  last lines of the container:{log}" if log else "")) from exc
 
 
-def _begin_backup() -> bool:
-    """Of the new cluster, for drills and the next restore take no older one without being told to; False where the maintenance takes none."""
-    if not Path(units.DIRECTORY, f"{units.BACKUP}.service").exists():
-        return False
+def _begin_backup() -> str:
+    """Of the new cluster, for drills and the next restore take no older one without being told to; return why there is none, or nothing."""
+    unit = Path(units.DIRECTORY, f"{units.BACKUP}.service")
     try:
-        output(["systemctl", "start", "--no-block", f"{units.BACKUP}.service"])
-    except KubetuneError:
-        return False  # the restore has ended well, and its report says what is missing
-    return True
+        if units.MARK not in unit.read_text():
+            return f"{unit} is not the maintenance's"
+        output(["systemctl", "start", "--no-block", unit.name])
+    except FileNotFoundError:
+        return "the maintenance takes none here"
+    except (OSError, KubetuneError) as exc:
+        return str(exc)  # the restore has ended well, and its report says what is missing
+    return ""
 
 
 def _key(flag: str, path: Path) -> dict[str, Any]:

@@ -78,9 +78,13 @@ def _restored(
                     "the key of then"
                 )
     found.append("a KMS provider, where secrets are encrypted by one, has to know the key of then")
-    begun = [host for host, each in finished.items() if each["backup_begun"]]
+    begun = [host for host, each in finished.items() if not each["no_backup"]]
     if begun:
         found.append(f"{', '.join(begun)}: a first backup of the new cluster is being taken; see that it ends well (journalctl -u {BACKUP})")
-    else:
-        found.append("take a backup now: those from before are of a cluster with another id, which a drill or the next restore does not take for this one's")
+    found += [
+        f"{host}: take a backup now ({each['no_backup']}): those from before are of a cluster with another id, which a drill or the next "
+        "restore does not take for this one's"
+        for host, each in finished.items()
+        if each["no_backup"]
+    ]
     return found

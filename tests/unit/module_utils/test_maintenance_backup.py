@@ -62,9 +62,13 @@ def utc(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
 
 
+def one_cluster(_snapshot: Snapshot) -> str:
+    return "c0ffee"
+
+
 def left(moments: list[str], rules: Backup) -> list[str]:
     known = [at(utc(text)) for text in moments]
-    gone = retention.expired(known, max(each.taken_at for each in known), rules, lambda _each: True)
+    gone = retention.expired(known, max(each.taken_at for each in known), rules, lambda _each: True, one_cluster)
     return [text for text, each in zip(moments, known) if each not in gone]
 
 
@@ -107,7 +111,7 @@ POLICIES = st.builds(policy, COUNTS, COUNTS, COUNTS, COUNTS)
 @given(MOMENTS, POLICIES, st.data())
 def test_last_good_one_and_the_newest_never_expire(known: list[Snapshot], rules: Backup, data: st.DataObject) -> None:
     good = data.draw(st.sets(st.sampled_from(known)))
-    gone = retention.expired(known, NOW, rules, good.__contains__)
+    gone = retention.expired(known, NOW, rules, good.__contains__, one_cluster)
     if good:
         assert max(good, key=lambda each: each.taken_at) not in gone and known[-1] not in gone
     else:
@@ -116,16 +120,16 @@ def test_last_good_one_and_the_newest_never_expire(known: list[Snapshot], rules:
 
 @given(MOMENTS, POLICIES)
 def test_second_time_nothing_expires_and_the_tiers_bound_what_stays(known: list[Snapshot], rules: Backup) -> None:
-    gone = retention.expired(known, NOW, rules, lambda _each: True)
+    gone = retention.expired(known, NOW, rules, lambda _each: True, one_cluster)
     staying = [each for each in known if each not in gone]
-    assert retention.expired(staying, NOW, rules, lambda _each: True) == []
+    assert retention.expired(staying, NOW, rules, lambda _each: True, one_cluster) == []
     bound = rules.keep_hourly + rules.keep_daily + rules.keep_weekly + rules.keep_monthly
     assert len(staying) <= max(1, bound)
 
 
 @given(MOMENTS, POLICIES)
 def test_every_tier_is_full_as_long_as_there_is_something_for_it(known: list[Snapshot], rules: Backup) -> None:
-    gone = retention.expired(known, NOW, rules, lambda _each: True)
+    gone = retention.expired(known, NOW, rules, lambda _each: True, one_cluster)
     for count, length in ((rules.keep_hourly, 13), (rules.keep_daily, 10), (rules.keep_monthly, 7)):
 
         def periods(snapshots: list[Snapshot], length: int = length) -> list[str]:
@@ -153,15 +157,25 @@ def test_what_a_clock_set_back_takes_is_the_newest(tmp_path: Path) -> None:
     now = datetime(2026, 11, 24, 14, 20, tzinfo=timezone.utc).timestamp()
     known = retention.snapshots(tmp_path, "cp1", now)
     assert [each.stem[14:20] for each in known] == ["145000", "000000", "141000", "142000"]
-    gone = retention.expired(known, now, policy(hourly=2), lambda _each: True)
+    gone = retention.expired(known, now, policy(hourly=2), lambda _each: True, one_cluster)
     assert [each.stem[14:20] for each in gone] == ["141000"]
 
 
 def test_what_a_clock_that_was_ahead_took_pushes_no_other_out() -> None:
     days = [at(NOW - each * DAY) for each in range(5, -1, -1)]
     ahead = [at(NOW + each * DAY) for each in range(1, 9)]
-    gone = retention.expired([*ahead, *days], NOW, policy(daily=4), lambda _each: True)
+    gone = retention.expired([*ahead, *days], NOW, policy(daily=4), lambda _each: True, one_cluster)
     assert gone == days[:2]
+
+
+def test_a_restore_does_not_push_the_newest_of_before_out() -> None:
+    """The new cluster is backed up in the same hour; what it was restored from may have been the wrong one."""
+    moments = [utc(f"2026-11-24T{time}:00") for time in ("09:50", "10:01", "10:05", "10:25", "10:40")]
+    known = [at(each) for each in moments]
+    cluster_of = {each: "before" if each.taken_at < utc("2026-11-24T10:10:00") else "after" for each in known}
+    cluster_of[known[1]] = ""  # its sidecar cannot be read
+    gone = retention.expired(known, utc("2026-11-24T11:00:00"), policy(hourly=1, daily=1), lambda _each: True, cluster_of.__getitem__)
+    assert gone == [known[0], known[1], known[3]]
 
 
 def test_snapshots_of_other_members_and_strangers_are_not_ours(tmp_path: Path) -> None:

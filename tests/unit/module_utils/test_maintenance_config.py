@@ -182,3 +182,14 @@ def test_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
         load(str(path))
     path.write_text(json.dumps(GOOD))
     assert load(str(path)) == parse(GOOD)
+
+
+def test_file_of_an_older_release_is_read(tmp_path: Path) -> None:
+    """A restore finds the backups by it, and the program may be newer than its file for a while."""
+    path = tmp_path / "older.json"
+    old = {**GOOD, "defragmentation": {name: value for name, value in GOOD["defragmentation"].items() if name != "online_max_bytes"}}
+    path.write_text(json.dumps(old))
+    assert load(str(path)) == parse(GOOD)
+    path.write_text(json.dumps({**old, "defragmentation": []}))
+    with pytest.raises(Refusal, match="defragmentation"):
+        load(str(path))

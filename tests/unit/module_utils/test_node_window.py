@@ -243,6 +243,14 @@ def test_a_kubelet_that_is_just_starting_is_waited_for(node: Node, monkeypatch: 
     node.assert_all("new")
 
 
+def test_a_kubelet_that_leaves_at_the_gate_is_another_one_when_it_is_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([[["this boot", 1, 100]], []])
+    monkeypatch.setattr(Window, "_kubelet", lambda self: next(looks, [["this boot", 2, 200]]))
+    before = node.processes()
+    assert_rolled_back(node, node.run(node.both()), "the kubelet has ended or was started anew since the gate")
+    assert node.processes() == before
+
+
 def test_a_member_that_the_cluster_does_not_know(node: Node) -> None:
     assert_untouched(node, node.both(member="stranger"), "etcd member 'stranger' of this host is not in the member list")
 

@@ -461,11 +461,18 @@ def test_nothing_secret_is_left_of_a_restore_that_was_cut_off(disk: Disk) -> Non
 
 
 @pytest.mark.parametrize(
-    ("case", "there", "fails", "begun"),
-    [("backup", True, False, True), ("survivor", True, False, True), ("member", True, False, False), ("backup", False, False, False), ("backup", True, True, False)],
-)  # fmt: skip
+    ("case", "unit", "fails", "begun", "why_not"),
+    [
+        ("backup", f"{units.MARK}\n[Unit]\n", False, True, ""),
+        ("survivor", f"{units.MARK}\n[Unit]\n", False, True, ""),
+        ("member", f"{units.MARK}\n[Unit]\n", False, False, ""),
+        ("backup", "", False, False, "the maintenance takes none here"),
+        ("backup", "[Unit]\n", False, False, "etcd-backup.service is not the maintenance's"),
+        ("backup", f"{units.MARK}\n[Unit]\n", True, True, "no systemd"),
+    ],
+)
 def test_a_new_cluster_gets_a_backup(
-    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, there: bool, fails: bool, begun: bool
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, unit: str, fails: bool, begun: bool, why_not: str
 ) -> None:
     said = []
 
@@ -479,12 +486,12 @@ def test_a_new_cluster_gets_a_backup(
     monkeypatch.setattr(restore_host, "output", output)
     monkeypatch.setattr(units, "DIRECTORY", str(tmp_path / "units"))
     (tmp_path / "units").mkdir()
-    if there:
-        (tmp_path / "units/etcd-backup.service").touch()
+    if unit:
+        (tmp_path / "units/etcd-backup.service").write_text(unit)
     disk.store.end("cancelled")
     disk.store.begin(replace(ORDER, case=case), str(disk.wal))
-    assert disk.host.finish(disk.member, {})["backup_begun"] is begun
-    assert said == ([["systemctl", "start", "--no-block", "etcd-backup.service"]] if begun or fails else [])
+    assert disk.host.finish(disk.member, {})["no_backup"].endswith(why_not)
+    assert said == [["systemctl", "start", "--no-block", "etcd-backup.service"]] * begun
 
 
 # --- what is said after it ------------------------------------------------------------------------------------
@@ -494,7 +501,7 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
     key = {"flag": "--service-account-key-file", "path": "/pki/sa.pub", "there": True, "changed_at": "2026-11-23T00:00:00Z"}
     old = {"flag": "--encryption-provider-config", "path": "/enc.yaml", "there": False, "changed_at": ""}
     snapshot = {"keys": 9, "revision": 80, "taken_at": "2026-11-22T00:00:00+00:00", "path": "/backups/22.db"}
-    finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot, "backup_begun": True}}
+    finished = {"cp1": {"keys": [key, old, {**key, "changed_at": "2026-11-01T00:00:00Z"}], "set_aside": ["/var/lib/etcd/member.x"], "snapshot": snapshot, "no_backup": ""}}
     after = {"alarms": ["NOSPACE"], "grants": {"clusterrolebindings": ["revoked"], "secrets": [f"ns/s{each}" for each in range(50)], "rolebindings": []}, "nodes": ["cp1"]}
     said = "\n".join(lines(ORDER, after, finished, ["cp1", "cp2", ""]))
     for text in (
@@ -509,8 +516,8 @@ def test_the_report_names_what_came_back_and_the_keys_of_then() -> None:
     ):
         assert text in said
     assert "cp1: a first backup of the new cluster is being taken" in said
-    unsaved = lines(ORDER, after, {"cp1": {**finished["cp1"], "backup_begun": False}}, ["cp1"])
-    assert any(each.startswith("take a backup now") for each in unsaved)
+    mixed = "\n".join(lines(ORDER, after, {**finished, "cp2": {**finished["cp1"], "no_backup": "no systemd"}}, ["cp1"]))
+    assert "cp1: a first backup" in mixed and "cp2: take a backup now (no systemd)" in mixed
     assert said.count("was changed at") == 1 and "role bindings: \n" not in said
     alone = lines(replace(ORDER, case="member"), None, {"cp1": {"set_aside": [], "keys": [], "snapshot": None}}, [])
     assert alone == ["the member of cp1 is a voter again, and the cluster is whole"]
