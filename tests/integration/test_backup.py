@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import json
 import os
 import re
@@ -15,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from contextlib import suppress
@@ -28,17 +25,9 @@ from ansible_collections.kubetune.control_plane.plugins.module_utils._maintenanc
 from ansible_collections.kubetune.control_plane.plugins.module_utils._node.state import free_bytes
 
 from tests.integration.assets import binary
-from tests.integration.encryption_keys import METHODS, gpg_keys
+from tests.integration.backup_files import files, flip, flip_and_adopt, later_etcd, no_database, other_layout, sidecar_of, truncate
 from tests.integration.etcd_cluster import EtcdCluster
 from tests.integration.maintenance_node import MB, Node, Run, accepted_by_etcdutl, finish, needs_root, wait_for
-
-
-def sidecar_of(snapshot: Path) -> Path:
-    return snapshot.with_name(re.sub(r"\.db(\.age|\.gpg)?$", ".json", snapshot.name))
-
-
-def files(node: Node) -> list[str]:
-    return sorted(path.name for path in node.backups.glob("*/*"))
 
 
 # --- a good backup --------------------------------------------------------------------------------------------
@@ -121,58 +110,6 @@ def test_prune_keeps_tiers_the_newest_and_the_last_good_one(shared_node: Callabl
 
 
 # --- what verify refuses --------------------------------------------------------------------------------------
-
-
-def flip(path: Path, place: int) -> None:
-    with open(path, "r+b") as stream:
-        stream.seek(place)
-        byte = stream.read(1)[0]
-        stream.seek(place)
-        stream.write(bytes([byte ^ 1]))
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 4096)
-
-
-def adopt(path: Path) -> None:
-    """Make the sidecar fit the file, as somebody who means well may do: only what is in the file can tell then."""
-    data = json.loads(sidecar_of(path).read_text())
-    digest = subprocess.run(["sha256sum", path], check=True, capture_output=True, text=True).stdout.split()[0]
-    data["snapshot"] = data["files"][path.name] = {"bytes": path.stat().st_size, "sha256": digest}
-    sidecar_of(path).write_text(json.dumps(data))
-
-
-def flip_and_adopt(path: Path) -> None:
-    flip(path, path.stat().st_size // 2)
-    adopt(path)
-
-
-def other_layout(path: Path) -> None:
-    """The same file by a bbolt of a later layout: both meta pages say so, and their checksums are right."""
-    with open(path, "r+b") as stream:
-        for page in (0, 4096):
-            stream.seek(page + 16)
-            body = bytearray(stream.read(56))
-            body[4] = 3
-            value = 0xCBF29CE484222325
-            for byte in body:
-                value = ((value ^ byte) * 0x100000001B3) % 2**64
-            stream.seek(page + 16)
-            stream.write(bytes(body) + value.to_bytes(8, "little"))
-
-
-def later_etcd(path: Path) -> None:
-    """The same file with the storage version of a later etcd (schema bucket ``meta``), and the checksum that etcd would put behind it."""
-    content = bytearray(path.read_bytes()[:-32])
-    assert b"storageVersion3.6.0" in content
-    content = content.replace(b"storageVersion3.6.0", b"storageVersion3.9.0")
-    path.write_bytes(content + hashlib.sha256(content).digest())
-    adopt(path)
-
-
-def no_database(path: Path) -> None:
-    path.write_bytes(b"<html>404 not found</html>" * 1000)
 
 
 @pytest.mark.parametrize(
@@ -435,6 +372,16 @@ def test_disk_without_room_is_refused_before_the_first_byte(small_disk: Node) ->
     assert list(small_disk.backups.iterdir()) == []
 
 
+@needs_root
+def test_what_a_killed_backup_left_takes_no_room_from_the_next_one(small_disk: Node) -> None:
+    part = small_disk.backups / "20261124/etcd-snapshot-010000-cp1.db.part"
+    part.parent.mkdir()
+    with open(part, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, free_bytes(small_disk.backups) - MB)
+    run = small_disk.run("backup")
+    assert run.status == 0 and not part.exists(), run.text
+
+
 def test_two_timers_at_once_on_one_host_take_turns(slow: Node) -> None:
     processes = [slow.start("run"), slow.start("backup"), slow.start("drill")]
     run, backup, drill = map(finish, processes)
@@ -452,210 +399,6 @@ def test_turn_is_waited_for(nodes: list[Node]) -> None:
         process = nodes[0].start("backup")
         time.sleep(2)
         assert process.poll() is None and files(nodes[0]) == []
-    assert finish(process).status == 0
-
-
-# --- encryption, files of the host, copies elsewhere ----------------------------------------------------------
-
-
-def run_node_with(node: Node, method: str, recipients: Path, identity: Path | None) -> None:
-    node.config["backup"].update(encryption=method, recipients_file=str(recipients), identity_file=str(identity or ""))
-
-
-@pytest.mark.parametrize(("method", "keys"), METHODS)
-def test_encrypted_backup_with_files_of_the_host(
-    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
-) -> None:
-    node = shared_node()
-    # gpg's sockets take a short path.
-    recipients, identity = keys(tmp_path_factory.mktemp("k"))
-    secret = node.root / "pki/ca.key"
-    secret.parent.mkdir()
-    secret.write_text("the key of the cluster")
-    run_node_with(node, method, recipients, None)
-    node.config["backup"]["host_paths"] = [str(secret.parent)]
-    node.cluster.client().put("/registry/secrets/plain", "in-clear-text")
-    run = node.run("backup")
-    assert run.status == 0, run.text
-    (snapshot,) = node.backups.glob(f"*/*.db.{method}")
-    stem = snapshot.name.removesuffix(f".db.{method}")
-    assert files(node) == [snapshot.name, f"{stem}.host.tar.{method}", f"{stem}.json"]
-    assert {path.stat().st_mode & 0o777 for path in node.backups.glob("*/*")} == {0o600}
-    for path in node.root.rglob("*"):
-        if path.is_file() and path != secret:
-            content = path.read_bytes()
-            assert b"in-clear-text" not in content and b"the key of the cluster" not in content, path
-    # Without the private key only what is encrypted can be compared; with it all is.
-    assert "what is in it was not looked at" in node.run("verify").text
-    assert "no private key is configured on this host" in node.run("drill").text
-    run_node_with(node, method, recipients, identity)
-    good = node.run("verify")
-    assert good.status == 0 and good.of("verify", "ok")[0]["verified_by"].startswith("etcdutl"), good.text
-    drill = node.run("drill")
-    assert drill.status == 0, drill.text
-    assert [path for path in (node.root / "drill").iterdir()] == []
-
-    archive = node.backups / snapshot.parent.name / f"{stem}.host.tar.{method}"
-    if method == "age":
-        tar = subprocess.run(["age", "-d", "-i", identity, archive], check=True, capture_output=True).stdout
-        out = tmp_path_factory.mktemp("out")
-        subprocess.run(["tar", "-x", "-C", out], input=tar, check=True)
-        assert (out / str(secret).lstrip("/")).read_text() == "the key of the cluster"
-    flip(archive, 300)
-    assert "is damaged" in node.run("verify").text
-
-
-@pytest.mark.parametrize(("method", "keys"), METHODS)
-def test_recipients_that_are_none_leave_no_backup_and_no_plain_file(
-    shared_node: Callable[[], Node], tmp_path: Path, method: str, keys: object
-) -> None:
-    node = shared_node()
-    (tmp_path / "nobody").write_text("nobody\n")
-    run_node_with(node, method, tmp_path / "nobody", None)
-    run = node.run("backup")
-    assert run.status == 13 and method in run.text and "failed with status" in run.text and "nobody" in run.text, run.text
-    assert files(node) == []
-
-
-@pytest.fixture
-def offsite(tmp_path: Path) -> Path:
-    """A tool that copies what it is given, and tells what it was told."""
-    tool = tmp_path / "offsite"
-    tool.write_text(
-        "#!/bin/sh\n"
-        'test "$1" = --to || exit 9\n'
-        'target=$2; shift 2; cp "$@" "$target" || exit 1\n'
-        'env | grep -E "^(KUBETUNE_|HOME=)" > "$target/environment"; touch "$HOME/kept" || exit 2\n'
-        'echo "copied $# files"\n'
-    )
-    tool.chmod(0o755)
-    return tool
-
-
-def test_copy_command_takes_every_file_elsewhere(shared_node: Callable[[], Node], offsite: Path, tmp_path: Path) -> None:
-    node = shared_node()
-    target = tmp_path / "bucket"
-    target.mkdir()
-    node.config["backup"]["copy_command"] = [str(offsite), "--to", str(target)]
-    run = node.run("backup")
-    assert run.status == 0, run.text
-    assert "copied 2 files" in run.text and not run.of("backup", "warning")
-    (snapshot,) = node.snapshots()
-    for path in (snapshot, sidecar_of(snapshot)):
-        assert (target / path.name).read_bytes() == path.read_bytes()
-    lines = (target / "environment").read_text().splitlines()
-    # Of the tests themselves there may be others, such as the lab's name.
-    told = dict(line.split("=", 1) for line in lines if line.startswith(("KUBETUNE_BACKUP_", "HOME=")))
-    assert told == {
-        "KUBETUNE_BACKUP_FILE": str(snapshot),
-        "KUBETUNE_BACKUP_SIDECAR": str(sidecar_of(snapshot)),
-        "KUBETUNE_BACKUP_DIRECTORY": str(node.backups),
-        "KUBETUNE_BACKUP_MEMBER": "cp1",
-        "HOME": str(node.root / "state/copy"),
-    }
-    assert node.metrics()["backup_copied_elsewhere"] == 1
-
-
-def test_copy_that_fails_is_a_failure_of_its_own_and_the_backup_stays(shared_node: Callable[[], Node], offsite: Path) -> None:
-    node = shared_node()
-    node.config["backup"]["copy_command"] = [str(offsite), "--to", "/does/not/exist"]
-    run = node.run("backup")
-    assert run.status == 15
-    assert run.of("backup", "done") and "failed with status 1: cp:" in run.text
-    assert len(node.snapshots()) == 1
-    metrics = node.metrics()
-    assert (metrics['step_success{step="backup"}'], metrics['step_success{step="copy"}']) == (1, 0)
-    node.config["backup"].update(copy_command=["sh", "-c", "exec sleep 60"], copy_timeout_seconds=1)
-    assert "did not end within 1 s, and was killed" in node.run("backup").text
-
-
-# --- the drill ------------------------------------------------------------------------------------------------
-
-
-def scratch_etcds(node: Node) -> list[str]:
-    told = subprocess.run(["ps", "-eww", "-o", "args"], check=True, capture_output=True, text=True).stdout
-    return [line for line in told.splitlines() if f"--data-dir={node.root}/drill" in line]
-
-
-def test_drill_restores_counts_compares_and_throws_away(nodes: list[Node]) -> None:
-    node = nodes[1]
-    node.cluster.fill(20)
-    node.cluster.client().delete("/registry/fill/000003")
-    assert node.run("backup").status == 0
-    # What comes later is not in the backup, and does not disturb.
-    node.cluster.client().put("/registry/later", "x")
-    before = node.cluster.client().status(node.member.client_url)
-    run = node.run("drill")
-    assert run.status == 0, run.text
-    (line,) = run.of("drill", "done")
-    sidecar = read_sidecar(sidecar_of(node.snapshots()[0]))
-    assert (int(line["keys"]), int(line["revision"])) == (sidecar.keys, sidecar.revision)
-    # 40 were filled in and one deleted; the turn of the backup is a key, too.
-    assert sidecar.keys in (39, 40)
-    metrics = node.metrics()
-    assert metrics['step_success{step="drill"}'] == 1 and metrics["drill_keys"] == sidecar.keys
-    assert 0 < metrics["drill_restore_seconds"] < 60 and 0 < metrics["drill_start_seconds"] < 60
-    assert list((node.root / "drill").iterdir()) == [] and scratch_etcds(node) == []
-    assert node.cluster.client().status(node.member.client_url).revision == before.revision
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (truncate, "it was cut"),
-        (flip_and_adopt, "not what etcd's checksum"),
-        (lambda path: sidecar_of(path).write_text(sidecar_of(path).read_text().replace('"keys": ', '"keys": 1')), "etcdutl finds totalKey"),
-    ],
-    ids=["truncated", "bit-flipped", "other-number-of-keys"],
-)
-def test_drill_on_a_broken_backup_fails_and_the_metric_says_so(
-    shared_node: Callable[[], Node], damage: Callable[[Path], Any], reason: str
-) -> None:
-    node = shared_node()
-    assert node.run("backup").status == 0
-    assert node.run("drill").status == 0
-    good = node.metrics()
-    damage(node.snapshots()[0])
-    run = node.run("drill")
-    assert run.status == 14 and reason in run.text, run.text
-    assert run.of("drill", "failed")
-    metrics = node.metrics()
-    assert metrics.pop('step_success{step="drill"}') == 0
-    del good['step_success{step="drill"}']
-    assert metrics == good
-
-
-def test_drill_without_a_backup_or_without_tools_says_what_is_missing(shared_node: Callable[[], Node], tmp_path: Path) -> None:
-    node = shared_node()
-    run = node.run("drill")
-    assert run.status == 14 and f"there is no backup of cp1 in {node.backups}" in run.text
-    assert node.run("backup").status == 0
-    (tmp_path / "etcdutl").symlink_to(binary("etcdutl"))
-    node.config["tools"] = str(tmp_path)
-    assert "there is no etcd on this host" in node.run("drill").text
-
-
-def test_killed_drill_leaves_an_etcd_that_the_next_one_ends(nodes: list[Node]) -> None:
-    node = nodes[0]
-    node.cluster.fill(30)
-    assert node.run("backup").status == 0
-    process = node.start("drill")
-    wait_for(lambda: scratch_etcds(node))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert node.run("drill").status == 0
-    assert scratch_etcds(node) == [] and list((node.root / "drill").iterdir()) == []
-
-
-def test_drill_does_not_serve_who_has_no_certificate(nodes: list[Node]) -> None:
-    node = nodes[0]
-    node.cluster.fill(30)
-    assert node.run("backup").status == 0
-    process = node.start("drill")
-    wait_for(lambda: [line for line in scratch_etcds(node) if "--listen-client-urls" in line])
-    flags = scratch_etcds(node)[-1].split()
-    assert "--client-cert-auth=true" in flags and "--peer-client-cert-auth=true" in flags
-    assert all("https://127.0.0.1:" in flag for flag in flags if flag.startswith("--listen-"))
     assert finish(process).status == 0
 
 
@@ -707,90 +450,3 @@ def test_a_snapshot_becomes_a_data_directory_by_hand(shared_node: Callable[[], N
     again = node.run("restore", str(snapshot), *options)
     assert again.status == 14 and "is there already, and not empty" in again.text
     assert node.run("restore", str(tmp_path / "none.db"), *options).status == 14
-
-
-@pytest.mark.parametrize(("method", "keys"), METHODS)
-def test_an_encrypted_snapshot_becomes_a_data_directory_where_its_key_is(
-    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
-) -> None:
-    node, directory = shared_node(), tmp_path_factory.mktemp("k")
-    recipients, identity = keys(directory)
-    run_node_with(node, method, recipients, None)
-    assert node.run("backup").status == 0
-    (snapshot,) = node.backups.glob(f"*/*.db.{method}")
-    into = directory / "data"
-    options = ["--into", str(into), "--name", "cp1", "--peer-url", "https://127.0.0.1:1", "--token", "another"]
-    run = node.run("restore", str(snapshot), *options)
-    assert run.status == 14 and "no private key is configured on this host" in run.text and not into.exists()
-    run_node_with(node, method, recipients, identity)
-    # One that was copied here without its sidecar, too.
-    for path in (snapshot, Path(shutil.copy(snapshot, directory))):
-        run = node.run("restore", str(path), *options)
-        assert run.status == 0, run.text
-        assert (into / "member/snap/db").exists()
-        shutil.rmtree(into)
-    assert list((node.root / "drill").iterdir()) == []
-
-
-@pytest.mark.parametrize(("method", "keys"), METHODS)
-def test_every_recipient_can_read_an_encrypted_backup(
-    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory, method: str, keys: Callable[[Path], tuple[Path, Path]]
-) -> None:
-    node, directory = shared_node(), tmp_path_factory.mktemp("k")
-    pairs = [keys(tmp_path_factory.mktemp("k")) for _each in range(2)]
-    recipients = directory / "recipients"
-    recipients.write_text("".join(public.read_text() for public, _private in pairs))
-    run_node_with(node, method, recipients, None)
-    assert node.run("backup").status == 0
-    for _public, private in pairs:
-        run_node_with(node, method, recipients, private)
-        run = node.run("verify")
-        assert run.status == 0 and "was not looked at" not in run.text, run.text
-
-
-def test_what_a_killed_process_had_decrypted_goes_with_the_next_one_that_decrypts(
-    shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    node = shared_node()
-    recipients, identity = gpg_keys(tmp_path_factory.mktemp("k"))
-    run_node_with(node, "gpg", recipients, identity)
-    assert node.run("backup").status == 0
-    left = node.root / "drill/plain-of-a-killed-one/snapshot.db"
-    left.parent.mkdir(parents=True)
-    left.write_text("every secret of the cluster")
-    assert node.run("verify").status == 0
-    assert list((node.root / "drill").iterdir()) == []
-    node.config["backup"]["min_free_bytes"] = 1 << 40
-    run = node.run("verify")
-    assert run.status == 14 and "are needed to decrypt etcd-snapshot-" in run.text and list((node.root / "drill").iterdir()) == []
-
-
-def test_a_link_among_the_files_of_the_host_is_followed(shared_node: Callable[[], Node], tmp_path_factory: pytest.TempPathFactory) -> None:
-    node, directory = shared_node(), tmp_path_factory.mktemp("k")
-    recipients, identity = gpg_keys(directory)
-    run_node_with(node, "gpg", recipients, identity)
-    real, link = node.root / "elsewhere", node.root / "pki"
-    real.mkdir()
-    (real / "ca.key").write_text("the key of the cluster")
-    link.symlink_to(real)
-    node.config["backup"]["host_paths"] = [str(link)]
-    assert node.run("backup").status == 0
-    (archive,) = node.backups.glob("*/*.host.tar.gpg")
-    home = directory / "gnupg"
-    tar = subprocess.run(
-        ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--decrypt", archive], check=True, capture_output=True
-    ).stdout
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
-    with tarfile.open(fileobj=io.BytesIO(tar)) as content:
-        member = content.extractfile(f"{link}/ca.key".lstrip("/"))
-        assert member and member.read() == b"the key of the cluster"
-
-
-@needs_root
-def test_what_a_killed_backup_left_takes_no_room_from_the_next_one(small_disk: Node) -> None:
-    part = small_disk.backups / "20261124/etcd-snapshot-010000-cp1.db.part"
-    part.parent.mkdir()
-    with open(part, "wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, free_bytes(small_disk.backups) - MB)
-    run = small_disk.run("backup")
-    assert run.status == 0 and not part.exists(), run.text
