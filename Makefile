@@ -4,7 +4,7 @@ VENV := $(CURDIR)/.work/venv
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.work/collections
 
-.PHONY: help bootstrap lab demo test test-faults test-maintenance test-upgrade test-vm test-versions benchmark benchmark-rolling benchmark-defragmentation benchmark-backup benchmark-wal clean
+.PHONY: help bootstrap lab demo test test-faults test-maintenance test-upgrade test-vm test-versions benchmark benchmark-rolling benchmark-defragmentation benchmark-leadership benchmark-backup benchmark-wal clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ benchmark-rolling: lab ## 20 rolling changes under 50 writes a second: gaps, los
 benchmark-defragmentation: lab ## what clients feel of a defragmentation: the guide's script and both methods of the maintenance, in turns
 	@ansible-playbook -i .work/lab/inventory.yml kubetune.control_plane.site
 	@python -m tests.benchmarks.defragmentation
+
+benchmark-leadership: lab ## what clients feel when etcd's leadership moves
+	@python -m tests.benchmarks.leadership
 
 benchmark-backup: bootstrap ## a backup of the maintenance beside etcdctl's, in turns
 	@python -m tests.lab assets

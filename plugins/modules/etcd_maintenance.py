@@ -317,7 +317,7 @@ _COMPACTION = {
 _DEFRAGMENTATION = {
     "enabled": {"type": "bool", "default": True},
     "method": {"type": "str", "choices": ["auto", "online", "window"], "default": "auto"},
-    "online_max_bytes": {"type": "int", "default": 32 << 20},
+    "online_max_bytes": {"type": "int", "default": configuration.ONLINE_MAX_BYTES},
     "rule": {"type": "str", "default": "dbSizeFree >= 100*1024*1024 && (dbSizeFree / dbSize >= 0.45 || dbQuotaUsage >= 0.8)"},
     "hours": {"type": "list", "elements": "str", "default": []},
     "timeout_seconds": {"type": "int", "default": 300},

@@ -136,7 +136,16 @@ class Api:
         return http.client.HTTPSConnection(self._hosts[index], 6443, timeout=PATIENCE, context=self._context)
 
 
-def etcd_client(lab: nodes.Lab) -> Client:
+def start(lab: nodes.Lab) -> dict[str, Client]:
+    """One of etcd and one of the API servers, under way."""
+    clients = {"etcd": _etcd_client(lab), "api": _api_client(lab)}
+    for client in clients.values():
+        client.start()
+    time.sleep(2)
+    return clients
+
+
+def _etcd_client(lab: nodes.Lab) -> Client:
     etcd = Etcd(lab)
 
     def request(number: int) -> tuple:
@@ -146,7 +155,7 @@ def etcd_client(lab: nodes.Lab) -> Client:
     return Client("etcd client", lambda index: etcd.connect(index, PATIENCE), len(lab.nodes), request)
 
 
-def api_client(lab: nodes.Lab) -> Client:
+def _api_client(lab: nodes.Lab) -> Client:
     lab.kubectl("-n", "kube-system", "create", "configmap", "kubetune-benchmark", check=False)
 
     def request(number: int) -> tuple:

@@ -25,8 +25,9 @@ import sys
 import time
 from typing import Any, Callable
 
-from tests.benchmarks.clients import api_client, etcd_client, lost
+from tests.benchmarks.clients import lost, start
 from tests.benchmarks.writer import Etcd, b64
+from tests.faults.fault import members
 from tests.lab import nodes
 
 FILL = "/kubetune-fill/"
@@ -48,8 +49,7 @@ def fragment(lab: nodes.Lab, megabytes: int) -> None:
 
 
 def sizes(lab: nodes.Lab) -> list[int]:
-    told = json.loads(lab.etcdctl("endpoint", "status", "--write-out=json").stdout)
-    return [each["Status"]["dbSize"] for each in told]
+    return [each["dbSize"] for each in members(lab)]
 
 
 def by_guide(lab: nodes.Lab) -> None:
@@ -81,10 +81,7 @@ def play(lab: nodes.Lab, playbook: str, variables: dict[str, Any]) -> None:
 def turn(lab: nodes.Lab, megabytes: int, act: Callable[[nodes.Lab], None]) -> dict[str, Any]:
     fragment(lab, megabytes)
     before = sizes(lab)
-    clients = {"etcd": etcd_client(lab), "api": api_client(lab)}
-    for client in clients.values():
-        client.start()
-    time.sleep(2)
+    clients = start(lab)
     began = time.monotonic()
     act(lab)
     seconds = time.monotonic() - began

@@ -11,11 +11,11 @@ tells the follower, which answers when its time is up: 5 s and twice the electio
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
-from tests.benchmarks.clients import Client, api_client, etcd_client, lost
+from tests.benchmarks.clients import Client, lost, start
+from tests.faults.fault import leader, members
 from tests.lab import nodes
 
 #: Seconds of quiet before a move, and what of an attempt is no longer etcd's ordinary business.
@@ -24,10 +24,9 @@ PAUSE, LONG = 1.0, 4.0
 
 def move(lab: nodes.Lab) -> None:
     """To the member behind the leader, so that each has its turn."""
-    told = json.loads(lab.etcdctl("endpoint", "status", "--write-out=json").stdout)
-    (leader,) = (at for at, each in enumerate(told) if each["Status"]["leader"] == each["Status"]["header"]["member_id"])
-    successor = told[(leader + 1) % len(told)]["Status"]["header"]["member_id"]
-    lab.etcdctl("move-leader", f"{successor:x}", endpoints=[told[leader]["Endpoint"]])
+    ids = [each["header"]["member_id"] for each in members(lab)]
+    at = lab.nodes.index(leader(lab))
+    lab.etcdctl("move-leader", f"{ids[(at + 1) % len(ids)]:x}", endpoints=[lab.nodes[at].etcd_endpoint])
 
 
 def caught(client: Client, since: float) -> tuple[int, int]:
@@ -39,10 +38,7 @@ def caught(client: Client, since: float) -> tuple[int, int]:
 def main(arguments: list[str]) -> int:
     moves = int((*arguments, "60")[0])
     lab = nodes.load()
-    clients = {"etcd": etcd_client(lab), "api": api_client(lab)}
-    for client in clients.values():
-        client.start()
-    time.sleep(2)
+    clients = start(lab)
     hit = dict.fromkeys(clients, 0)
     for number in range(moves):
         since = time.monotonic()

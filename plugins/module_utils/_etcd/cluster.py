@@ -168,10 +168,12 @@ def best_successor(view: ClusterView, member_id: int) -> MemberView | None:
 
     Of several the one with the least free space: it is the last to be defragmented, when leadership would have to move once more.
     """
-    able = [(each.status, each) for each in view.voters if each.status and each.member.member_id != member_id]
-    furthest = max((status.raft_applied_index for status, _each in able), default=0)
-    near = [(status, each) for status, each in able if status.raft_applied_index >= furthest - _MESSAGE]
-    return min(near, key=lambda pair: (pair[0].db_size - pair[0].db_size_in_use, -pair[0].raft_applied_index), default=(None, None))[1]
+    able = [(each, each.status) for each in view.voters if each.status and each.member.member_id != member_id]
+    if not able:
+        return None
+    furthest = max(status.raft_applied_index for _each, status in able)
+    near = [(each, status) for each, status in able if status.raft_applied_index >= furthest - _MESSAGE]
+    return min(near, key=lambda pair: (pair[1].db_size - pair[1].db_size_in_use, -pair[1].raft_applied_index))[0]
 
 
 def hand_over_leadership(client: Client, view: ClusterView, sleep: Callable[[float], None], attempts: int = 20) -> int:

@@ -344,7 +344,7 @@ def _sidecar(ctx: Context, member: _Member, facts: dict[str, Any], plain: Conten
 
 
 def prune(ctx: Context, member: str) -> None:
-    """Delete what no tier of the policy holds; the newest and the last good one stay."""
+    """Delete what no tier of the policy holds; the newest, also of each cluster, and the last good one stay."""
     now = ctx.clock()
     known = snapshots(Path(ctx.config.backup.directory), member, now)
     for each in known:
@@ -356,13 +356,13 @@ def prune(ctx: Context, member: str) -> None:
                 path=each.path,
                 reason="clock",
             )
-    broken = [each for each in known if not verification.has_its_length(each)]
-    for each in broken:
+    clusters = {each: sidecar.cluster_id for each in known if (sidecar := verification.recorded(each))}
+    for each in (each for each in known if each not in clusters):
         ctx.journal.say(
             PRUNE, "warning", f"{each.path} is not what was written: it stays, and counts for nothing", path=each.path, reason="broken"
         )
-    known = [each for each in known if each not in broken]
-    gone = expired(known, now, ctx.config.backup, lambda each: _is_good(ctx, each), _cluster_of)
+    known = list(clusters)
+    gone = expired(known, now, ctx.config.backup, lambda each: _is_good(ctx, each), clusters.__getitem__)
     staying = [each for each in known if each not in gone]
     size = sum(path.stat().st_size for each in staying for path in each.files())
     facts = {"removed": len(gone), "kept": len(staying), "bytes": size, "member": member}
@@ -379,13 +379,6 @@ def prune(ctx: Context, member: str) -> None:
         f"removed {len(gone)} old backups, {len(staying)} stay with {megabytes(size)}",
         **facts,
     )
-
-
-def _cluster_of(snapshot: Snapshot) -> str:
-    try:
-        return verification.read_sidecar(snapshot.sidecar).cluster_id
-    except KubetuneError:
-        return ""
 
 
 def _is_good(ctx: Context, snapshot: Snapshot) -> bool:

@@ -260,8 +260,10 @@ _SECTIONS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
 }
 
 
+#: Default of `Defragmentation.online_max_bytes`: half a second, and no less than a window's own stall (docs/results.md).
+ONLINE_MAX_BYTES = 32 << 20
 #: What came after the first files were written: a program that is newer than its file goes on, and so does a restore.
-_ADDED: Mapping[str, Mapping[str, Any]] = {"defragmentation": {"online_max_bytes": 32 << 20}}
+_ADDED: Mapping[str, Mapping[str, Any]] = {"defragmentation": {"online_max_bytes": ONLINE_MAX_BYTES}}
 
 
 def load(path: str) -> Config:

@@ -70,9 +70,8 @@ def in_windows(ctx: Context, sizes: Mapping[int, Size]) -> bool:
         sizes: of all members, for each host has to come to the same.
     """
     config = ctx.config.defragmentation
-    if not config.may_open_windows or config.method == "window":
-        return config.may_open_windows
-    return not is_brief(max((size.in_use for size in sizes.values()), default=0), config) and own_window.possible(ctx)
+    largest = max((size.in_use for size in sizes.values()), default=0)
+    return config.may_open_windows and (config.method == "window" or not is_brief(largest, config) and own_window.possible(ctx))
 
 
 def is_brief(in_use: int, config: Defragmentation) -> bool:

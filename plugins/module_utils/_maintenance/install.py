@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Sequence
 
 from .._errors import KubetuneError
 from .._etcd.client import EtcdError
@@ -122,9 +122,10 @@ class Installation:
             if not self._check:
                 self._apply([each for each in files if each.path.name in stale], wanted, stale)
         self._provide_window(program, interpreter)
-        for each in self._take_away(set(_units(jobs(schedule))) - {each.item for each in files}):
+        kept = {each.item for each in files}
+        for name in self._take_away([name for name in _units(jobs(schedule)) if name not in kept]):
             self._outcome.changed = True
-            self._outcome.report.append(entry(ROLE, each, "restored", reason="it is not wanted any more"))
+            self._outcome.report.append(entry(ROLE, name, "restored", reason="it is not wanted any more"))
         calendars = {each.timer: each.calendar for each in wanted}
         for each in files:
             is_new = each.path.name in stale or each.item in idle
@@ -241,21 +242,21 @@ class Installation:
     def _window(self) -> Path:
         return self._path(str(window.PATH))
 
-    def _take_away(self, units: Iterable[str]) -> list[str]:
+    def _take_away(self, units: Sequence[str]) -> list[str]:
         """Which of the units there were."""
-        found = sorted((name for name in units if self._unit(name).exists()), key=lambda name: not name.endswith(".timer"))
-        self._outcome.diff += [difference(self._unit(name), self._unit(name).read_text(), "") for name in found]
-        if found and not self._check:
-            for name in found:
+        paths = {name: self._unit(name) for name in units if self._unit(name).exists()}
+        self._outcome.diff += [difference(path, path.read_text(), "") for path in paths.values()]
+        if paths and not self._check:
+            for name in sorted(paths, key=lambda name: not name.endswith(".timer")):
                 if name.endswith(".timer"):
                     self._systemctl("disable", "--quiet", "--now", name)
+                    self._path(STAMPS + name).unlink(missing_ok=True)
                 else:
                     self._systemctl("stop", name)
                     self._run(["systemctl", "reset-failed", name])
-                for path in (self._unit(name), self._path(STAMPS + name)):
-                    path.unlink(missing_ok=True)
+                paths[name].unlink()
             self._systemctl("daemon-reload")
-        return found
+        return list(paths)
 
     def _forget_records(self) -> None:
         try:

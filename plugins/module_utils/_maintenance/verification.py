@@ -129,21 +129,22 @@ def hash_file(path: Path) -> Hash:
     return found
 
 
+def recorded(snapshot: Snapshot) -> Sidecar | None:
+    """Its sidecar, where the file has the length that is recorded in it; None otherwise. It costs nothing."""
+    try:
+        sidecar = read_sidecar(snapshot.sidecar)
+        expected = sidecar.files.get(snapshot.path.name)
+        return sidecar if expected is not None and snapshot.path.stat().st_size == expected.bytes else None
+    except (KubetuneError, OSError):
+        return None
+
+
 def is_whole(snapshot: Snapshot) -> bool:
     """By its sidecar's word only: what is there has the length and the hash of what was written."""
+    sidecar = recorded(snapshot)
     try:
-        expected = read_sidecar(snapshot.sidecar).files.get(snapshot.path.name)
-        return expected is not None and snapshot.path.stat().st_size == expected.bytes and hash_file(snapshot.path).content == expected
-    except (KubetuneError, OSError):
-        return False
-
-
-def has_its_length(snapshot: Snapshot) -> bool:
-    """What of `is_whole` costs nothing."""
-    try:
-        expected = read_sidecar(snapshot.sidecar).files.get(snapshot.path.name)
-        return expected is not None and snapshot.path.stat().st_size == expected.bytes
-    except (KubetuneError, OSError):
+        return sidecar is not None and hash_file(snapshot.path).content == sidecar.files[snapshot.path.name]
+    except OSError:
         return False
 
 

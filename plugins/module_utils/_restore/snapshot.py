@@ -55,8 +55,8 @@ def newest_backups(config_file: Path) -> list[dict[str, Any]]:
     newest: dict[str, dict[str, Any]] = {}
     highest: dict[str, dict[str, Any]] = {}
     for snapshot in retention.snapshots(directory, None, time.time()):
-        if verification.has_its_length(snapshot):
-            sidecar = verification.read_sidecar(snapshot.sidecar)
+        sidecar = verification.recorded(snapshot)
+        if sidecar:
             facts = {
                 "path": str(snapshot.path), "taken_at": sidecar.taken_at, "member": sidecar.member, "revision": sidecar.revision,
                 "cluster_id": sidecar.cluster_id, "bytes": sidecar.snapshot.bytes, "keys": sidecar.keys,
